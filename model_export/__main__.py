@@ -1,0 +1,5 @@
+"""`python -m model_export` is `pix2dslr-export`."""
+
+from model_export.cli import app
+
+app()

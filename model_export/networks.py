@@ -1,0 +1,209 @@
+"""The pix2pix networks: two U-Net generators and the PatchGAN discriminator.
+
+Source: Isola, Zhu, Zhou, Efros, "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017,
+https://arxiv.org/abs/1611.07004, appendix 6.1.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from service.spec import TILE
+
+ARCHITECTURES: Final = ("unet128", "unet128-s2d")
+
+
+class UNet128(nn.Module):
+    """The textbook pix2pix U-Net: seven 4x4 stride-2 convolutions down to 1x1, seven up, skips concatenated.
+
+    Batch norm everywhere but in the first, the innermost and the last layer; dropout 0.5 in the two inner decoder
+    stages below the innermost one. 41.8 M parameters and 3.0 GFLOP a tile with `ngf` 64.
+    """
+
+    takes_context = False
+
+    def __init__(self, ngf: int = 64) -> None:
+        super().__init__()
+        widths = [ngf, ngf * 2, ngf * 4, ngf * 8, ngf * 8, ngf * 8, ngf * 8]
+        self.down = nn.ModuleList()
+        self.down_norm = nn.ModuleList()
+        self.up = nn.ModuleList()
+        self.up_norm = nn.ModuleList()
+        innermost = len(widths) - 1
+        for level, width in enumerate(widths):
+            source = 3 if level == 0 else widths[level - 1]
+            self.down.append(nn.Conv2d(source, width, 4, 2, 1, bias=False))
+            self.down_norm.append(nn.Identity() if level in (0, innermost) else nn.BatchNorm2d(width))
+            # up[level] undoes down[level]; all but the innermost also see the skip of their own level
+            wide = width if level == innermost else width * 2
+            self.up.append(nn.ConvTranspose2d(wide, source, 4, 2, 1, bias=level == 0))
+            self.up_norm.append(nn.Identity() if level == 0 else nn.BatchNorm2d(source))
+        # two stages, as the reference implementation has for unet_128
+        self.dropout = nn.ModuleList(nn.Dropout(0.5) if level in (4, 5) else nn.Identity() for level in range(7))
+        self.apply(_normal_init)
+
+    def forward(self, picture: Tensor, context: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Map RGB (N, 3, 128, 128) in 0..1 to RGB of the same shape in 0..1; `context` is not looked at."""
+        skips: list[Tensor] = []
+        x = picture * 2 - 1
+        for level, (conv, norm) in enumerate(zip(self.down, self.down_norm, strict=True)):
+            x = norm(conv(x if level == 0 else F.leaky_relu(x, 0.2)))
+            skips.append(x)
+        x = skips.pop()
+        for level in reversed(range(len(self.up))):
+            x = self.dropout[level](self.up_norm[level](self.up[level](F.relu(x))))
+            if level:
+                x = torch.cat([skips.pop(), x], 1)
+        return torch.tanh(x) * 0.5 + 0.5
+
+
+class ContextEncoder(nn.Module):
+    """The whole picture, (N, 3, 32, 32) in 0..1 -> a vector (N, width) of its tone.
+
+    Features are averaged over the picture: where in it something lies is not the tone's business, and a few hundred
+    pairs are too few to learn it from.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, 1, 1),
+            nn.ReLU(),
+        )
+        self.vector = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+
+    def forward(self, context: Tensor) -> Tensor:
+        """Map (N, 3, 32, 32) in 0..1 to (N, width)."""
+        vector: Tensor = self.vector(self.features(context * 2 - 1).mean((2, 3)))
+        return vector
+
+
+class Modulation(nn.Module):
+    """Scale and shift every channel by what the context says (FiLM: Perez et al. 2018, arXiv:1709.07871)."""
+
+    def __init__(self, vector: int, channels: int) -> None:
+        super().__init__()
+        self.affine = nn.Linear(vector, 2 * channels)
+        nn.init.zeros_(self.affine.weight)  # starts as the identity
+        nn.init.zeros_(self.affine.bias)
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        """Map features (N, C, H, W) and a vector (N, V) to features of the same shape."""
+        scale, shift = self.affine(vector)[:, :, None, None].chunk(2, 1)
+        modulated: Tensor = x * (1 + scale) + shift
+        return modulated
+
+
+class SpaceToDepthUNet(nn.Module):
+    """The same U-Net behind a space-to-depth stem, for speed: `unet128-s2d`.
+
+    Pixel unshuffle, a U-Net from 64x64 down to 1x1, pixel shuffle; the output is the input plus a predicted residual.
+    Skips are added instead of concatenated and the decoder upsamples by a 1x1 convolution and a pixel shuffle: both
+    cut its cost, and a CPU runs plain convolutions faster than transposed ones. The picture's context scales and
+    shifts each decoder stage.
+    """
+
+    takes_context = True
+
+    def __init__(
+        self, shuffle: int = 2, widths: tuple[int, ...] = (32, 64, 96, 128, 192, 192, 192), vector: int = 64
+    ) -> None:
+        """Build the network.
+
+        Args:
+            shuffle: the stem's space-to-depth factor, a power of two.
+            widths: channels at 128/shuffle, and at each halving of it down to 1x1.
+            vector: length of the vector that the context is encoded to.
+
+        Raises:
+            ValueError: `widths` has not one entry a level.
+        """
+        super().__init__()
+        levels = (TILE // shuffle).bit_length()
+        if len(widths) != levels:
+            raise ValueError(f"a shuffle by {shuffle} has {levels} levels, not {len(widths)}")
+        steps = list(itertools.pairwise(widths))
+        self.shuffle = shuffle
+        self.context = ContextEncoder(vector)
+        self.stem = _conv_norm(3 * shuffle**2, widths[0], 3)
+        self.down = nn.ModuleList(_conv_norm(fine, coarse, 4, 2) for fine, coarse in steps)
+        self.up = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in steps)
+        self.fuse = nn.ModuleList(_conv_norm(fine, fine, 3) for fine, _ in steps)
+        self.modulate = nn.ModuleList(Modulation(vector, width) for width in widths)
+        self.head = nn.Conv2d(widths[0], 3 * shuffle**2, 3, 1, 1)
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)  # starts near the identity
+
+    def forward(self, picture: Tensor, context: Tensor) -> Tensor:
+        """Map RGB (N, 3, 128, 128) and its context (N, 3, 32, 32), both in 0..1, to RGB about 0..1 (not clipped)."""
+        vector = self.context(context)
+        x = F.leaky_relu(self.stem(F.pixel_unshuffle(picture * 2 - 1, self.shuffle)), 0.2)
+        skips = [x]
+        for down in self.down:
+            x = F.leaky_relu(down(x), 0.2)
+            skips.append(x)
+        x = self.modulate[-1](skips.pop(), vector)
+        for level in reversed(range(len(self.up))):
+            x = F.pixel_shuffle(self.up[level](x), 2) + skips.pop()
+            x = x + F.relu(self.modulate[level](self.fuse[level](x), vector))
+        return picture + F.pixel_shuffle(self.head(x), self.shuffle)
+
+
+def _conv_norm(source: int, width: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(source, width, kernel, stride, (kernel - 1) // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(width))
+
+
+class PatchDiscriminator(nn.Module):
+    """The conditional 70x70 PatchGAN: tells a DSLR's answer to `picture` from a generator's, patch by patch."""
+
+    def __init__(self, ndf: int = 64) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(6, ndf, 4, 2, 1), nn.LeakyReLU(0.2)]
+        for source, width, stride in ((ndf, ndf * 2, 2), (ndf * 2, ndf * 4, 2), (ndf * 4, ndf * 8, 1)):
+            layers += [nn.Conv2d(source, width, 4, stride, 1, bias=False), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)]
+        layers.append(nn.Conv2d(ndf * 8, 1, 4, 1, 1))
+        self.layers = nn.Sequential(*layers)
+        self.apply(_normal_init)
+
+    def forward(self, picture: Tensor, output: Tensor) -> Tensor:
+        """Map two RGB batches (N, 3, 128, 128) in 0..1 to logits (N, 1, 14, 14), one for each 70x70 patch."""
+        logits: Tensor = self.layers(torch.cat([picture, output], 1) * 2 - 1)
+        return logits
+
+
+Generator = UNet128 | SpaceToDepthUNet
+
+
+def UNetGenerator(architecture: str = "unet128-s2d") -> Generator:  # noqa: N802  (the field's name for it)
+    """Build an untrained generator by its architecture's name.
+
+    Args:
+        architecture: `unet128`, the textbook pix2pix generator, or `unet128-s2d`, the fast one.
+
+    Raises:
+        ValueError: there is no such architecture.
+    """
+    builders: dict[str, Callable[[], Generator]] = {"unet128": UNet128, "unet128-s2d": SpaceToDepthUNet}
+    if architecture not in builders:
+        raise ValueError(f"no architecture is named {architecture!r}; there are {', '.join(builders)}")
+    return builders[architecture]()
+
+
+def _normal_init(module: nn.Module) -> None:
+    # as the paper: weights from N(0, 0.02), batch norm around 1
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)

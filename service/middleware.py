@@ -1,0 +1,127 @@
+"""Small pure-ASGI classes, each with one concern."""
+
+import re
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import telemetry
+from service.problems import BodyTooLarge, NotReady, response_to
+from service.state import State
+
+_CLIENTS_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestId:
+    """Gives each request an id, the client's own where it sends a plain one, and answers it as X-Request-ID."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        sent = Headers(scope=scope).get("x-request-id", "")
+        identity = sent if _CLIENTS_ID.fullmatch(sent) else uuid.uuid4().hex
+        token = telemetry.request_id.set(identity)
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-ID"] = identity
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            telemetry.request_id.reset(token)
+
+
+class CountRequests:
+    """Counts requests by route and status, and those being answered."""
+
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        self.app = app
+        self.state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status = 499  # stays so where the client hangs up before there is an answer
+
+        async def send_and_look(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self.state.running += 1
+        try:
+            await self.app(scope, receive, send_and_look)
+        except Exception as error:
+            if status != 499:
+                raise
+            await response_to(error)(scope, receive, send_and_look)
+        finally:
+            self.state.running -= 1
+            # the route's pattern, never the path that was asked for: labels must stay few
+            route = getattr(scope.get("route"), "path", "other")
+            self.state.metrics.requests.labels(route, status).inc()
+
+
+class BodyLimit:
+    """Answers 413 to a body of too many bytes: by its Content-Length, or as soon as the bytes that came exceed it."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        claimed = Headers(scope=scope).get("content-length", "0")
+        if claimed.isdecimal() and int(claimed) > self.max_bytes:
+            await response_to(BodyTooLarge(self.max_bytes))(scope, receive, send)
+            return
+        came = 0
+
+        async def receive_and_count() -> Message:
+            nonlocal came
+            message = await receive()
+            came += len(message.get("body", b""))
+            if came > self.max_bytes:
+                raise BodyTooLarge(self.max_bytes)
+            return message
+
+        async def send_unless_exceeded(message: Message) -> None:
+            # the form parser turns what receive raises into an answer of its own; ours is the one to send
+            if came <= self.max_bytes:
+                await send(message)
+
+        try:
+            await self.app(scope, receive_and_count, send_unless_exceeded)
+        except BodyTooLarge:
+            pass
+        if came > self.max_bytes:
+            await response_to(BodyTooLarge(self.max_bytes))(scope, receive, send)
+
+
+class Drain:
+    """Answers 503 to new work while the service is not ready for it; health, metrics and docs stay open."""
+
+    def __init__(self, app: ASGIApp, reasons: Callable[[], list[str]], paths: frozenset[str]) -> None:
+        self.app = app
+        self.reasons = reasons
+        self.paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] in self.paths and (reasons := self.reasons()):
+            response = response_to(NotReady(f"It is {', '.join(reasons)}; try again soon."))
+            await response(scope, receive, send)
+            return
+        await self.app(scope, receive, send)

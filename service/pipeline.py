@@ -1,0 +1,100 @@
+"""One picture's way: bytes -> Picture -> tiles -> Picture; what the HTTP routes and the command line share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from service.catalogue import Catalogue
+from service.codec import Format, Header, Picture, check_size, decode, read_header
+from service.enhancer import Enhancement, Enhancer
+from service.generator import Generator
+from service.scheduler import Job
+from service.telemetry import Stopwatch
+
+Overlap = Literal["fast", "balanced", "max"]
+
+_OVERLAPS: Final = {"fast": 16, "max": 64}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An enhanced picture with its source.
+
+    Attributes:
+        source: the decoded picture.
+        enhancement: what became of it.
+        format: the format to answer in.
+        camera: whose generator was used.
+        generator: the generator.
+    """
+
+    source: Picture
+    enhancement: Enhancement
+    format: Format
+    camera: str
+    generator: Generator
+
+
+class Pipeline:
+    """Enhances files; one instance serves any number of threads."""
+
+    def __init__(self, catalogue: Catalogue, enhancer: Enhancer, max_pixels: int, timeout_s: float) -> None:
+        """Connect the parts.
+
+        Args:
+            catalogue: the generators.
+            enhancer: what enhances decoded pictures.
+            max_pixels: most pixels that a picture may have.
+            timeout_s: seconds that a picture may take.
+        """
+        self._catalogue = catalogue
+        self._enhancer = enhancer
+        self._max_pixels = max_pixels
+        self._timeout_s = timeout_s
+
+    def read_header(self, data: bytes) -> Header:
+        """Read a file's header within this pipeline's limit; raises as `codec.read_header`."""
+        return read_header(data, self._max_pixels)
+
+    def enhance(
+        self,
+        data: bytes,
+        watch: Stopwatch,
+        camera: str | None = None,
+        strength: float = 1.0,
+        overlap: Overlap = "balanced",
+        format_: Format | None = None,
+        on_job: Callable[[Job], None] = lambda _: None,
+        progress: Callable[[int, int], None] = lambda *_: None,
+    ) -> Outcome:
+        """Enhance a file; the answer is not encoded yet.
+
+        Args:
+            data: the whole file.
+            watch: gets the seconds of each stage.
+            camera: whose generator; None takes the default.
+            strength: 0..1.
+            overlap: `balanced` is what the generator recommends, `fast` 16 pixels, `max` 64.
+            format_: the answer's format; None takes the file's own.
+            on_job: is given the picture's job once it is admitted, so that it can be cancelled.
+            progress: as `Enhancer.enhance`.
+
+        Raises:
+            UnknownCamera, SideTooLong, QueueFull: before the picture is decoded.
+            UnsupportedFormat, MalformedPicture, PictureTooLarge: as `codec.read_header` and `codec.decode`.
+            Cancelled, DeadlineExceeded, InferenceFailed, Closed: as `Enhancer.enhance`.
+        """
+        chosen = camera or self._catalogue.default
+        generator = self._catalogue[chosen]
+        pixels = _OVERLAPS.get(overlap, generator.spec.overlap)
+        header = self.read_header(data)
+        check_size(header, format_ or header.format)
+        with self._enhancer.admit(header.height, header.width, chosen, pixels, self._timeout_s) as job:
+            on_job(job)
+            with watch.stage("decode"):
+                source = decode(data, header)
+            enhancement = self._enhancer.enhance(source, job, pixels, strength, progress)
+        watch.add("queue", enhancement.queue_s)
+        watch.add("inference", enhancement.inference_s)
+        watch.add("blend", enhancement.blend_s)
+        return Outcome(source, enhancement, format_ or header.format, chosen, generator)

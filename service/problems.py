@@ -1,0 +1,216 @@
+"""Every error that a client can see: one table, answered as RFC 9457 problem details."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from service import telemetry
+from service.alignment import NotAligned
+from service.catalogue import UnknownCamera
+from service.codec import MalformedPicture, PictureTooLarge, SideTooLong, UnsupportedFormat
+from service.quality import SizesDiffer, TooSmall
+from service.scheduler import Cancelled, Closed, DeadlineExceeded, InferenceFailed, QueueFull
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class MalformedRequest(Exception):
+    """The request can't be read; the message says why in words for the client."""
+
+
+class BodyTooLarge(Exception):
+    """The request's body has too many bytes.
+
+    Attributes:
+        limit: how many are allowed.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} bytes")
+        self.limit = limit
+
+
+class NotReady(Exception):
+    """The service can't take the request now; the message says why in words for the client."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One row of the table.
+
+    Attributes:
+        type: stable name, the last part of the problem's `type`.
+        status: HTTP status.
+        title: what went wrong, the same for every occurrence.
+    """
+
+    type: str
+    status: int
+    title: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    problem: Problem
+    detail: Callable[[Any], str]
+    retry_after: Callable[[Any], int] | None = None
+
+
+def _counted(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
+
+
+_TABLE: Mapping[type[Exception], _Row] = {
+    MalformedRequest: _Row(Problem("malformed-request", 400, "The request can't be read"), str),
+    MalformedPicture: _Row(
+        Problem("malformed-picture", 400, "The picture can't be decoded"),
+        lambda e: f"Send the whole, undamaged file: {e}.",
+    ),
+    BodyTooLarge: _Row(
+        Problem("body-too-large", 413, "The request has too many bytes"),
+        lambda e: f"Send at most {_counted(e.limit)} bytes.",
+    ),
+    UnsupportedFormat: _Row(
+        Problem("unsupported-format", 415, "The picture's format is not supported"),
+        lambda _: "Send a JPEG, PNG or WebP file.",
+    ),
+    PictureTooLarge: _Row(
+        Problem("picture-too-large", 422, "The picture has too many pixels"),
+        lambda e: f"It has {_counted(e.pixels)} pixels; send at most {_counted(e.limit)}.",
+    ),
+    SideTooLong: _Row(
+        Problem("side-too-long", 422, "The answer's format can't hold the picture"),
+        lambda e: (
+            f"{e.format.upper()} holds sides of up to {_counted(e.limit)} pixels, not {_counted(e.side)}: "
+            "ask for format=png."
+        ),
+    ),
+    UnknownCamera: _Row(
+        Problem("unknown-camera", 422, "There is no generator for the camera"),
+        lambda e: f"Ask for one of: {', '.join(e.known)}.",
+    ),
+    SizesDiffer: _Row(
+        Problem("sizes-differ", 422, "The picture and its reference differ in size"),
+        lambda e: (
+            f"The picture is {e.picture[1]}x{e.picture[0]} pixels and the reference "
+            f"{e.reference[1]}x{e.reference[0]}: send two of one size."
+        ),
+    ),
+    TooSmall: _Row(
+        Problem("too-small", 422, "The picture is too small to be measured"),
+        lambda e: f"Both sides need at least {e.limit} pixels.",
+    ),
+    NotAligned: _Row(
+        Problem("not-aligned", 422, "The reference can't be aligned with the picture"),
+        lambda e: (
+            f"Only {e.inliers} points match, and at least {e.needed} are needed: send a reference of the same scene."
+        ),
+    ),
+    QueueFull: _Row(
+        Problem("queue-full", 429, "Too many tiles wait already"),
+        lambda e: f"Try again in {e.retry_after} s; the picture has {_counted(e.tiles)} tiles.",
+        lambda e: int(e.retry_after),
+    ),
+    InferenceFailed: _Row(
+        Problem("inference-failed", 500, "The device failed on the picture"),
+        lambda _: "Try again; if it happens again, tell the operator the request's id.",
+    ),
+    NotReady: _Row(Problem("not-ready", 503, "The service takes no pictures now"), str, lambda _: 1),
+    Closed: _Row(
+        Problem("not-ready", 503, "The service takes no pictures now"),
+        lambda _: "It is shutting down; try again.",
+        lambda _: 1,
+    ),
+    DeadlineExceeded: _Row(
+        Problem("deadline-exceeded", 504, "The picture was not done in time"),
+        lambda e: f"It was given {e.seconds:g} s: send a smaller picture, or try again when less waits.",
+    ),
+    # nobody reads this one: the client hung up
+    Cancelled: _Row(Problem("cancelled", 499, "The client gave up"), lambda _: "The request was given up."),
+}
+
+EXPECTED: Final[tuple[type[Exception], ...]] = tuple(_TABLE)
+"""Every exception that the table explains."""
+
+_INVALID = Problem("invalid-parameter", 422, "A parameter can't be used")
+_INTERNAL = Problem("internal-error", 500, "The service failed")
+_BY_STATUS = {
+    400: (Problem("malformed-request", 400, "The request can't be read"), "The body is no valid form."),
+    404: (Problem("not-found", 404, "There is nothing here"), "GET /docs lists what there is."),
+    405: (Problem("method-not-allowed", 405, "The method does not fit"), "The Allow header names those that do."),
+}
+
+
+def all_problems() -> list[Problem]:
+    """Return every problem that a client can meet, by status."""
+    rows = {row.problem for row in _TABLE.values() if row.problem.status != 499}
+    rows |= {_INVALID, _INTERNAL} | {problem for problem, _ in _BY_STATUS.values()}
+    return sorted(rows, key=lambda problem: (problem.status, problem.type))
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI `responses` of the problems with these statuses."""
+    answers: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        found = [problem for problem in all_problems() if problem.status == status]
+        answers[status] = {
+            "description": "; ".join(f"`{problem.type}`: {problem.title}" for problem in found),
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
+        }
+    return answers
+
+
+def words_for(error: Exception) -> str:
+    """Say in one line what an exception of `EXPECTED` means, for people at a shell."""
+    row = _TABLE[type(error)]
+    return f"{row.problem.title}. {row.detail(error)}"
+
+
+def response_to(error: Exception) -> Response:
+    """Turn an exception into its problem; one that the table does not know is an internal error and is logged."""
+    row = _TABLE.get(type(error))
+    if row is not None:
+        headers = {} if row.retry_after is None else {"Retry-After": str(row.retry_after(error))}
+        return _response(row.problem, row.detail(error), headers)
+    if isinstance(error, RequestValidationError | ValidationError):
+        return _response(_INVALID, "; ".join(_explain(entry) for entry in error.errors()), {})
+    if isinstance(error, HTTPException) and error.status_code in _BY_STATUS:
+        problem, detail = _BY_STATUS[error.status_code]
+        return _response(problem, detail, dict(error.headers or {}))
+    log.error("unexpected", exc_info=error)
+    return _response(_INTERNAL, "It is logged under the request's id; tell the operator.", {})
+
+
+def _explain(entry: Mapping[str, Any]) -> str:
+    place = [str(part) for part in entry["loc"] if part not in ("body", "query", "path", "header")]
+    return f"{'.'.join(place) or 'request'}: {entry['msg']}"
+
+
+def _response(problem: Problem, detail: str, headers: Mapping[str, str]) -> Response:
+    body = {
+        "type": f"urn:pix2dslr:problem:{problem.type}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": detail,
+        "request_id": telemetry.request_id.get(),
+    }
+    return JSONResponse(body, problem.status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception of an app's routes with its problem."""
+
+    async def handle(request: Request, error: Exception) -> Response:  # noqa: ARG001
+        return response_to(error)
+
+    for kind in (*_TABLE, RequestValidationError, ValidationError, HTTPException):
+        app.add_exception_handler(kind, handle)

@@ -1,0 +1,42 @@
+"""Liveness, readiness and metrics: never behind limits or the queue."""
+
+from fastapi import APIRouter, Request, Response
+
+from service.schemas import Liveness, Readiness
+from service.state import state_of
+
+router = APIRouter()
+
+
+@router.get("/livez", summary="Is the process alive?", responses={503: {"model": Liveness}})
+@router.get("/healthz", summary="The same as /livez", responses={503: {"model": Liveness}})
+async def livez(request: Request, response: Response) -> Liveness:
+    """Answer 200 while the event loop and the inference thread run, else 503: restart it."""
+    alive = state_of(request).alive
+    response.status_code = 200 if alive else 503
+    return Liveness(alive=alive)
+
+
+@router.get("/readyz", summary="Does it take pictures now?", responses={503: {"model": Readiness}})
+async def readyz(request: Request, response: Response) -> Readiness:
+    """Answer 200 once the generators are loaded and warm, 503 with reasons before, and while it shuts down."""
+    state = state_of(request)
+    reasons = state.not_ready
+    if reasons:
+        response.status_code = 503
+    if state.loaded is None:
+        return Readiness(ready=False, reasons=reasons)
+    generator = state.loaded[state.loaded.default]
+    return Readiness(
+        ready=not reasons,
+        reasons=reasons,
+        device=generator.device,
+        provider=generator.provider,
+        cameras=list(state.loaded.cameras),
+    )
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Answer the metrics in Prometheus' text format."""
+    return Response(state_of(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,0 +1,75 @@
+"""uvicorn with a drain: on SIGTERM not ready at once, running requests finish, new ones get 503, then exit 0."""
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.state import State
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S: Final = 0.05
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that keeps listening while it drains, so that new requests get an answer and probes see why.
+
+    Attributes:
+        failed: whether it stopped because the service could not start.
+    """
+
+    def __init__(self, config: uvicorn.Config, state: State) -> None:
+        super().__init__(config)
+        self.failed = False
+        self._state = state
+        self._drain_until: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain on the first signal; a second one ends at once."""
+        if self._state.draining:
+            super().handle_exit(sig, frame)
+            return
+        log.info("%s: finishing %d requests", signal.Signals(sig).name, self._state.running)
+        self._state.draining = True
+        self._drain_until = time.monotonic() + self._state.settings.drain_timeout_s
+
+    async def main_loop(self) -> None:
+        """Run until drained."""
+        watcher = asyncio.create_task(self._watch())
+        try:
+            await super().main_loop()
+        finally:
+            watcher.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            if self._state.failure is not None:
+                self.failed = True
+                self.should_exit = True
+            elif self._drain_until is not None and (not self._state.running or time.monotonic() > self._drain_until):
+                self.should_exit = True
+
+
+def serve(app: FastAPI, host: str, port: int) -> int:
+    """Serve an app until a signal ends it; return the process's exit code.
+
+    Raises:
+        OSError: the address can't be listened on.
+    """
+    state: State = app.state.parts
+    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    shown = f"[{host}]" if ":" in host else host
+    log.info("listening on http://%s:%d (API reference: /docs)", shown, listener.getsockname()[1])
+    # access lines are the proxy's business; ours are counted in /metrics
+    config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, server_header=False)
+    server = DrainingServer(config, state)
+    server.run([listener])
+    return 1 if server.failed else 0

@@ -1,0 +1,48 @@
+"""Every setting of the service, from the environment with the prefix PIX2DSLR_."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.generator import Device
+
+SHIPPED_MODELS = Path(__file__).with_name("models")
+
+
+class Settings(BaseSettings):
+    """Settings of one process; each is read from PIX2DSLR_ and its name in capitals.
+
+    Attributes:
+        host, port: where the server listens.
+        device: `auto` takes CUDA where it works; `cuda` never becomes ready without it.
+        threads: CPU threads of a session; 0 takes what the container may use.
+        models: folder of ONNX generators, named CAMERA.onnx.
+        camera: the generator that is used where a request names none.
+        batch_sizes: sizes of batches in tiles, ascending from 1; all are run once before the service is ready.
+        max_queued_tiles: tiles that may be admitted at once; beyond it requests get 429.
+        max_body_bytes: largest request body.
+        max_pixels: most pixels in a picture.
+        workers: how many pictures are decoded, blended or encoded at the same time.
+        request_timeout_s: seconds that a picture may take before 504.
+        drain_timeout_s: seconds that running requests get to finish after SIGTERM.
+        log_level: of the service's own log.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PIX2DSLR_", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    device: Device = "auto"
+    threads: Annotated[int, Field(ge=0)] = 0
+    models: Path = SHIPPED_MODELS
+    camera: str = "iphone"
+    batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 4, 8)
+    max_queued_tiles: Annotated[int, Field(ge=1)] = 16_384
+    max_body_bytes: Annotated[int, Field(ge=1)] = 64 << 20
+    max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    workers: Annotated[int, Field(ge=1)] = 64
+    request_timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    drain_timeout_s: Annotated[float, Field(ge=0)] = 300.0
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -1,0 +1,106 @@
+"""What one app holds: its parts, and whether it is ready."""
+
+import logging
+from dataclasses import dataclass, field
+
+from starlette.requests import HTTPConnection
+
+from service.catalogue import Catalogue
+from service.enhancer import Enhancer
+from service.generator import DeviceUnavailable, ModelUnusable
+from service.pipeline import Pipeline
+from service.scheduler import Scheduler
+from service.settings import Settings
+from service.telemetry import Metrics
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class State:
+    """The parts of one app; `start` makes those that take time.
+
+    Attributes:
+        settings, metrics: there from the beginning.
+        loaded: the generators, None until `start` is done.
+        draining: set on SIGTERM; what runs is finished, nothing new is begun.
+        failure: why `start` failed, in one line.
+        running: how many requests are being answered.
+    """
+
+    settings: Settings
+    metrics: Metrics = field(default_factory=Metrics)
+    draining: bool = False
+    failure: str | None = None
+    running: int = 0
+    loaded: Catalogue | None = None
+    _scheduler: Scheduler | None = None
+    _pipeline: Pipeline | None = None
+
+    def __post_init__(self) -> None:
+        self.metrics.in_flight.set_function(lambda: self.running)
+
+    def start(self) -> None:
+        """Load and warm the generators and start the inference thread; a failure is kept as `failure`."""
+        settings = self.settings
+        try:
+            catalogue = Catalogue(settings.models, settings.camera, settings.device, settings.threads)
+            catalogue.warm_up(settings.batch_sizes)
+        except (ModelUnusable, DeviceUnavailable) as error:
+            self.failure = str(error)
+            log.error("can't start: %s", error)  # noqa: TRY400  the message says it all
+            return
+        self._scheduler = Scheduler(
+            catalogue.__getitem__, settings.batch_sizes, settings.max_queued_tiles, self.metrics.batch_done
+        )
+        scheduler = self._scheduler
+        self.metrics.waiting.set_function(lambda: scheduler.waiting)
+        for camera in catalogue.cameras:
+            generator = catalogue[camera]
+            labels = (camera, generator.spec.architecture, generator.device, generator.provider)
+            self.metrics.generator.labels(*labels).set(1)
+            log.info("%s: %s on %s (%s)", *labels)
+        self._pipeline = Pipeline(catalogue, Enhancer(scheduler), settings.max_pixels, settings.request_timeout_s)
+        self.loaded = catalogue
+
+    def stop(self) -> None:
+        """Stop the inference thread; whoever still waits gets an error."""
+        if self._scheduler is not None:
+            self._scheduler.close()
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The generators; asked for only once the service is ready."""
+        assert self.loaded is not None
+        return self.loaded
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What enhances files; asked for only once the service is ready."""
+        assert self._pipeline is not None
+        return self._pipeline
+
+    @property
+    def alive(self) -> bool:
+        """Whether the inference thread runs, or has yet to be started."""
+        return self._scheduler is None or self._scheduler.alive
+
+    @property
+    def not_ready(self) -> list[str]:
+        """Why no work is taken now; empty when it is."""
+        reasons = []
+        if self.failure is not None:
+            reasons.append("without a usable generator or device")
+        elif self.loaded is None:
+            reasons.append("loading")
+        elif not self.alive:
+            reasons.append("without its inference thread")
+        if self.draining:
+            reasons.append("shutting down")
+        return reasons
+
+
+def state_of(connection: HTTPConnection) -> State:
+    """Return the state of the app that a request came to."""
+    state: State = connection.app.state.parts
+    return state

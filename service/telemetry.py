@@ -1,0 +1,108 @@
+"""What the service says about itself: metrics, stage times, the log."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from service.scheduler import BatchDone
+
+request_id: ContextVar[str] = ContextVar("request_id", default="-")
+"""Id of the request that this task or thread works on."""
+
+_STAGE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+
+
+class Metrics:
+    """The Prometheus metrics of one app, in a registry of its own so that two apps in a process don't meet."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter("pix2dslr_requests", "Answered requests.", ["route", "status"], registry=self.registry)
+        self.in_flight = Gauge("pix2dslr_requests_in_flight", "Requests being answered.", registry=self.registry)
+        self.tiles = Counter("pix2dslr_tiles", "Enhanced tiles.", registry=self.registry)
+        self.batches = Counter("pix2dslr_batches", "Batches run on the device.", registry=self.registry)
+        self.batch_tiles = Histogram(
+            "pix2dslr_batch_tiles",
+            "Tiles in a batch.",
+            registry=self.registry,
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+        )
+        self.waiting = Gauge(
+            "pix2dslr_queue_tiles", "Admitted tiles that are not yet enhanced.", registry=self.registry
+        )
+        self.stages = Histogram(
+            "pix2dslr_stage_seconds",
+            "Seconds of a picture's stages.",
+            ["stage"],
+            registry=self.registry,
+            buckets=_STAGE_BUCKETS,
+        )
+        self.generator = Gauge(
+            "pix2dslr_generator_info",
+            "Always 1; the labels say what is loaded.",
+            ["camera", "architecture", "device", "provider"],
+            registry=self.registry,
+        )
+
+    def batch_done(self, batch: BatchDone) -> None:
+        """Count a batch."""
+        self.tiles.inc(batch.tiles)
+        self.batches.inc()
+        self.batch_tiles.observe(batch.tiles)
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class Stopwatch:
+    """Seconds that one picture spent in each stage."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block as a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add seconds that were measured elsewhere."""
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Seconds by stage, in the order of their first use, and their `total` since the start."""
+        return {**self._seconds, "total": time.perf_counter() - self._start}
+
+    def server_timing(self) -> str:
+        """Return the `Server-Timing` header's value, durations in milliseconds (W3C Server Timing)."""
+        return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in self.seconds.items())
+
+    def observe(self, metrics: Metrics) -> None:
+        """Add each stage to the metrics."""
+        for name, seconds in self.seconds.items():
+            metrics.stages.labels(name).observe(seconds)
+
+
+class _WithRequestId(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request_id = request_id.get()
+        return True
+
+
+def set_up_log(level: str) -> None:
+    """Write the log to standard error, a line an event, with the request's id."""
+    handler = logging.StreamHandler()
+    handler.addFilter(_WithRequestId())
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
