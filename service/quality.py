@@ -104,7 +104,7 @@ def colour_difference(picture: Image, reference: Image) -> float:
             cv2.cvtColor(image[rows].astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for image in (picture, reference)
         )
         total += float(np.sum(np.sqrt(((one - other) ** 2).sum(axis=2)), dtype=np.float64))
-    return total / (picture.shape[0] * picture.shape[1])
+    return float(total / (picture.shape[0] * picture.shape[1]))
 
 
 def seam_index(source: Image, output: Image, layout: Plan) -> float | None:

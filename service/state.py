@@ -62,6 +62,7 @@ class State:
             log.info("%s: %s on %s (%s)", *labels)
         self._pipeline = Pipeline(catalogue, Enhancer(scheduler), settings.max_pixels, settings.request_timeout_s)
         self.loaded = catalogue
+        log.info("ready")
 
     def stop(self) -> None:
         """Stop the inference thread; whoever still waits gets an error."""

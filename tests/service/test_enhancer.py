@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.codec import Header, Picture
+from service.enhancer import Enhancement, Enhancer
+from service.generator import Generator
+from service.scheduler import Cancelled, Scheduler
+from tests.onnx_files import CONTEXT, write_generator
+
+
+def picture_of(pixels: npt.NDArray[np.uint8 | np.uint16]) -> Picture:
+    return Picture(pixels, Header("png", pixels.shape[0], pixels.shape[1]))
+
+
+def enhance(
+    scheduler: Scheduler, pixels: npt.NDArray[np.uint8 | np.uint16], overlap: int = 32, strength: float = 1.0
+) -> Enhancement:
+    enhancer = Enhancer(scheduler)
+    with enhancer.admit(pixels.shape[0], pixels.shape[1], "test", overlap, 60) as job:
+        return enhancer.enhance(picture_of(pixels), job, overlap, strength)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 700),
+    width=st.integers(1, 700),
+    overlap=st.integers(0, 64),
+    batches=st.sampled_from([(1,), (1, 3), (1, 2, 4, 8), (1, 16)]),
+    dtype=st.sampled_from([np.uint8, np.uint16]),
+    seed=st.integers(0, 1000),
+)
+def test_an_identity_generator_gives_back_any_picture_bit_for_bit(
+    identity: Generator, height: int, width: int, overlap: int, batches: tuple[int, ...], dtype: type, seed: int
+) -> None:
+    pixels = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (height, width, 3), dtype, endpoint=True)
+    scheduler = Scheduler(lambda _: identity, batch_sizes=batches)
+    try:
+        result = enhance(scheduler, pixels, overlap)
+    finally:
+        scheduler.close()
+    assert result.picture.pixels.dtype == dtype
+    np.testing.assert_array_equal(result.picture.pixels, pixels)
+
+
+def test_every_tile_sees_the_whole_pictures_context(tmp_path: Path) -> None:
+    path = write_generator(tmp_path / "m.onnx", context=CONTEXT, add_mean_of_context=True)
+    generator = Generator(path, device="cpu", threads=1)
+    scheduler = Scheduler(lambda _: generator)
+    pixels = np.zeros((500, 500, 3), np.uint8)
+    pixels[:250] = 100  # no tile's own mean is the picture's, 50
+    output = enhance(scheduler, pixels).picture.pixels
+    scheduler.close()
+    np.testing.assert_array_equal(output, pixels + 50)
+
+
+def test_strength_0_is_the_source_and_half_is_half(tmp_path: Path) -> None:
+    generator = Generator(write_generator(tmp_path / "m.onnx", invert=True), device="cpu", threads=1)
+    scheduler = Scheduler(lambda _: generator)
+    pixels = np.full((300, 200, 3), 200, np.uint8)
+    levels = [int(enhance(scheduler, pixels, strength=s).picture.pixels[150, 100, 0]) for s in (0, 0.5, 1)]
+    scheduler.close()
+    assert levels == [200, 128, 55]
+
+
+def test_progress_counts_every_tile(identity_scheduler: Scheduler, photo: npt.NDArray[np.uint8]) -> None:
+    enhancer = Enhancer(identity_scheduler)
+    told: list[tuple[int, int]] = []
+    with enhancer.admit(400, 600, "test", 32, 60) as job:
+        enhancer.enhance(picture_of(photo), job, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (job.tiles, job.tiles)
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+
+
+def test_a_cancelled_picture_stops(identity_scheduler: Scheduler, photo: npt.NDArray[np.uint8]) -> None:
+    enhancer = Enhancer(identity_scheduler)
+    with enhancer.admit(400, 600, "test", 32, 60) as job, pytest.raises(Cancelled):
+        enhancer.enhance(picture_of(photo), job, progress=lambda *_: job.cancel())
+    assert identity_scheduler.waiting == 0

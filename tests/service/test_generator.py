@@ -1,0 +1,94 @@
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from service.catalogue import Catalogue, UnknownCamera
+from service.generator import CUDA, DeviceUnavailable, Generator, ModelUnusable, cpu_threads
+from service.settings import SHIPPED_MODELS
+from tests.onnx_files import CONTEXT, write_generator
+
+
+def _gpu() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return CUDA in ort.get_available_providers()
+
+
+def test_tiles_in_tiles_out(identity: Generator) -> None:
+    tiles = np.random.default_rng(0).integers(0, 256, (3, 128, 128, 3), np.uint8)
+    enhanced = identity(tiles, np.zeros((3, 32, 32, 3), np.uint8))
+    assert enhanced.dtype == np.float32
+    np.testing.assert_allclose(enhanced, tiles / 255, atol=1e-7)
+
+
+def test_the_context_is_fed_where_it_is_asked_for(tmp_path: Path) -> None:
+    path = write_generator(tmp_path / "m.onnx", context=CONTEXT, add_mean_of_context=True)
+    enhanced = Generator(path, device="cpu")(
+        np.zeros((2, 128, 128, 3), np.uint8), np.stack([np.full((32, 32, 3), level, np.uint8) for level in (51, 102)])
+    )
+    np.testing.assert_allclose(enhanced[:, 0, 0, 0], [0.2, 0.4], atol=1e-6)
+
+
+def test_auto_runs_somewhere_and_says_where(identity_model: Path) -> None:
+    generator = Generator(identity_model, device="auto")
+    expected = "cuda" if generator.provider == CUDA else "cpu"
+    assert generator.device == expected
+    assert _gpu() or generator.device == "cpu"
+
+
+@pytest.mark.skipif(_gpu(), reason="this machine has the GPU that the test wants missing")
+def test_cuda_without_a_gpu_is_refused(identity_model: Path) -> None:
+    with pytest.raises(DeviceUnavailable, match="cuda"):
+        Generator(identity_model, device="cuda")
+
+
+def test_threads_follow_the_machine() -> None:
+    assert cpu_threads() >= 1
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Catalogue:
+    return Catalogue(SHIPPED_MODELS, "iphone", device="cpu")
+
+
+class TestShipped:
+    """The generators that travel in the package."""
+
+    def test_iphone_is_there_with_its_scores(self, shipped: Catalogue) -> None:
+        spec = shipped["iphone"].spec
+        assert spec.camera == "iphone"
+        assert spec.architecture == "unet128-s2d"
+        assert spec.takes_context
+        assert spec.psnr is not None
+        assert spec.psnr >= 22.0
+        assert spec.ssim is not None
+        assert spec.ssim >= 0.78
+
+    def test_a_tile_does_not_depend_on_the_others_of_its_batch(self, shipped: Catalogue) -> None:
+        rng = np.random.default_rng(0)
+        tiles = rng.integers(0, 256, (4, 128, 128, 3), np.uint8)
+        contexts = rng.integers(0, 256, (4, 32, 32, 3), np.uint8)
+        together = shipped["iphone"](tiles, contexts)
+        alone = np.concatenate([shipped["iphone"](tiles[i : i + 1], contexts[i : i + 1]) for i in range(4)])
+        np.testing.assert_allclose(together, alone, atol=1e-5)
+
+    def test_answers_lie_in_0_to_1(self, shipped: Catalogue) -> None:
+        extremes = np.stack([np.zeros((128, 128, 3), np.uint8), np.full((128, 128, 3), 255, np.uint8)])
+        enhanced = shipped["iphone"](extremes, extremes[:, :32, :32])
+        assert enhanced.min() >= 0
+        assert enhanced.max() <= 1
+
+    def test_an_unknown_camera_is_refused(self, shipped: Catalogue) -> None:
+        with pytest.raises(UnknownCamera, match="iphone"):
+            shipped["kodak"]
+
+
+def test_a_catalogue_without_its_default_is_refused(tmp_path: Path) -> None:
+    write_generator(tmp_path / "other.onnx")
+    with pytest.raises(ModelUnusable, match=r"iphone\.onnx is missing"):
+        Catalogue(tmp_path, "iphone", device="cpu")

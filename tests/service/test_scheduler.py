@@ -1,0 +1,264 @@
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.generator import Generator
+from service.scheduler import (
+    BatchDone,
+    Cancelled,
+    Closed,
+    DeadlineExceeded,
+    InferenceFailed,
+    QueueFull,
+    Scheduler,
+    Turns,
+    choose_batch,
+)
+from service.spec import CONTEXT, TILE
+
+
+class TestTurns:
+    def test_one_each_in_turn(self) -> None:
+        turns: Turns[str, str] = Turns()
+        turns.add("big", "iphone", [f"b{i}" for i in range(5)])
+        turns.add("small", "iphone", ["s0"])
+        assert turns.take(4) == ["b0", "s0", "b1", "b2"]
+        turns.add("late", "iphone", ["l0", "l1"])
+        assert turns.take(4) == ["b3", "l0", "b4", "l1"]
+        assert len(turns) == 0
+
+    def test_a_batch_holds_one_group(self) -> None:
+        turns: Turns[str, int] = Turns()
+        turns.add("a", "iphone", [1, 2])
+        turns.add("b", "sony", [3])
+        turns.add("c", "iphone", [4])
+        assert turns.waiting_with_next() == 3
+        assert turns.take(8) == [1, 4, 2]
+        assert turns.take(8) == [3]
+
+    def test_drop_takes_out_what_waits(self) -> None:
+        turns: Turns[str, int] = Turns()
+        turns.add("a", "g", [1, 2])
+        turns.add("b", "g", [3])
+        assert turns.drop("a") == [1, 2]
+        assert turns.drop("a") == []
+        assert len(turns) == 1
+        assert turns.take(8) == [3]
+
+    @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 40)), max_size=60), st.integers(1, 16))
+    def test_nobody_starves_and_nothing_is_lost(self, arrivals: list[tuple[int, int]], most: int) -> None:
+        turns: Turns[int, tuple[int, int]] = Turns()
+        for number, (key, count) in enumerate(arrivals):
+            turns.add(key, "g", [(key, number * 100 + i) for i in range(count)])
+        expected = {(key, number * 100 + i) for number, (key, count) in enumerate(arrivals) for i in range(count)}
+        waiting = {key for key, _ in arrivals}
+        taken: list[tuple[int, int]] = []
+        while len(turns):
+            batch = turns.take(most)
+            assert 0 < len(batch) <= most
+            taken += batch
+        assert set(taken) == expected
+        assert len(taken) == len(expected)
+        # everyone who waits has a turn before anyone has a second one
+        assert {key for key, _ in taken[: len(waiting)]} == waiting
+        for key in waiting:
+            own = [item for owner, item in taken if owner == key]
+            assert own == sorted(own), "a key's own items keep their order"
+
+
+@given(st.integers(0, 1000), st.sets(st.integers(2, 64)))
+def test_a_batch_is_the_largest_size_that_fills(waiting: int, others: set[int]) -> None:
+    sizes = sorted({1, *others})
+    chosen = choose_batch(waiting, sizes)
+    assert chosen in (0, *sizes)
+    assert chosen <= waiting
+    assert all(size <= chosen or size > waiting for size in sizes)
+    assert (chosen == 0) == (waiting == 0), "the device never idles while tiles wait"
+
+
+class Gate:
+    """The real identity generator behind a gate, so that a test decides when a batch runs."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.generator = generator
+        self.open = threading.Event()
+        self.entered = threading.Event()
+        self.batches: list[int] = []
+        self.broken = False
+
+    def __call__(self, tiles: npt.NDArray[np.uint8], context: npt.NDArray[np.uint8]) -> npt.NDArray[np.floating]:
+        self.batches.append(len(tiles))
+        self.entered.set()
+        assert self.open.wait(30)
+        if self.broken:
+            raise RuntimeError("the device is gone")
+        return self.generator(tiles, context)
+
+
+@pytest.fixture
+def gate(identity: Generator) -> Gate:
+    return Gate(identity)
+
+
+@pytest.fixture
+def scheduler(gate: Gate) -> Iterator[Scheduler]:
+    made = Scheduler(lambda _: gate, batch_sizes=(1, 2, 4), max_tiles=16)  # type: ignore[arg-type, return-value]
+    yield made
+    gate.open.set()
+    made.close()
+
+
+def tiles(count: int, level: int = 0) -> npt.NDArray[np.uint8]:
+    return np.full((count, TILE, TILE, 3), level, np.uint8)
+
+
+def test_tiles_of_several_pictures_share_a_batch(scheduler: Scheduler, gate: Gate) -> None:
+    with scheduler.admit(1, "c", 30) as first, scheduler.admit(2, "c", 30) as one, scheduler.admit(2, "c", 30) as two:
+        futures = [first.submit(tiles(1, 1))]
+        assert gate.entered.wait(30)
+        futures += [one.submit(tiles(2, 2)), two.submit(tiles(2, 3))]
+        gate.open.set()
+        answers = [job.wait(future) for job, future in zip((first, one, two), futures, strict=True)]
+    assert gate.batches == [1, 4]
+    for level, answer in enumerate(answers, 1):
+        np.testing.assert_allclose(answer, level / 255, atol=1e-7)
+    assert scheduler.waiting == 0
+
+
+def test_each_picture_gets_its_own_tiles_back_under_contention(identity: Generator) -> None:
+    scheduler = Scheduler(lambda _: identity, batch_sizes=(1, 2, 4, 8))
+    wrong: list[int] = []
+
+    def client(number: int) -> None:
+        rng = np.random.default_rng(number)
+        for _ in range(5):
+            mine = rng.integers(0, 256, (int(rng.integers(1, 6)), TILE, TILE, 3), np.uint8)
+            with scheduler.admit(len(mine), "c", 60) as job:
+                job.set_context(np.full((CONTEXT, CONTEXT, 3), number, np.uint8))
+                answer = job.wait(job.submit(mine))
+            if not np.array_equal(np.rint(answer * 255).astype(np.uint8), mine):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    scheduler.close()
+    assert wrong == []
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back(scheduler: Scheduler, gate: Gate) -> None:
+    gate.open.set()
+    with scheduler.admit(10, "c", 30) as job:
+        job.wait(job.submit(tiles(2)))
+        assert scheduler.waiting == 8
+        with pytest.raises(QueueFull) as full:
+            scheduler.admit(9, "c", 30)
+        assert (full.value.tiles, full.value.limit) == (9, 16)
+        assert full.value.retry_after >= 1
+        with scheduler.admit(8, "c", 30):
+            assert scheduler.waiting == 16
+    assert scheduler.waiting == 0
+
+
+def test_a_picture_larger_than_the_queue_is_taken_when_nothing_waits(scheduler: Scheduler) -> None:
+    with scheduler.admit(1000, "c", 30):
+        assert scheduler.waiting == 1000
+
+
+def test_cancelling_drops_what_waits_before_the_next_batch(scheduler: Scheduler, gate: Gate) -> None:
+    with scheduler.admit(1, "c", 30) as running, scheduler.admit(8, "c", 30) as given_up:
+        done = running.submit(tiles(1))
+        assert gate.entered.wait(30)
+        dropped = given_up.submit(tiles(8))
+        given_up.cancel()
+        gate.open.set()
+        running.wait(done)
+        with pytest.raises(Cancelled):
+            given_up.wait(dropped)
+        with pytest.raises(Cancelled):
+            given_up.submit(tiles(1))
+    assert gate.batches == [1]
+    assert scheduler.waiting == 0
+
+
+def test_a_deadline_ends_the_waiting(scheduler: Scheduler, gate: Gate) -> None:
+    with scheduler.admit(1, "c", 0.05) as job:
+        future: Future[npt.NDArray[np.float32] | npt.NDArray[np.float16]] = job.submit(tiles(1))
+        assert gate.entered.wait(30)
+        with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
+            job.wait(future)
+    assert scheduler.waiting == 0
+
+
+def test_a_failing_batch_costs_its_pictures_and_no_other(scheduler: Scheduler, gate: Gate) -> None:
+    gate.open.set()
+    gate.broken = True
+    with scheduler.admit(1, "c", 30) as job, pytest.raises(InferenceFailed):
+        job.wait(job.submit(tiles(1)))
+    gate.broken = False
+    with scheduler.admit(1, "c", 30) as job:
+        assert job.wait(job.submit(tiles(1))).shape == (1, TILE, TILE, 3)
+    assert scheduler.alive
+
+
+def test_closing_fails_what_waits_and_takes_nothing_more(identity: Generator) -> None:
+    gate = Gate(identity)
+    scheduler = Scheduler(lambda _: gate, batch_sizes=(1,))  # type: ignore[arg-type, return-value]
+    with scheduler.admit(2, "c", 30) as job:
+        future = job.submit(tiles(2))
+        assert gate.entered.wait(30)
+        closing = threading.Thread(target=scheduler.close)
+        closing.start()
+        with pytest.raises(Closed):
+            job.wait(future)
+        gate.open.set()
+        closing.join()
+    assert not scheduler.alive
+    with pytest.raises(Closed):
+        scheduler.admit(1, "c", 30)
+
+
+def test_batches_and_times_are_told(identity: Generator) -> None:
+    seen: list[BatchDone] = []
+    scheduler = Scheduler(lambda _: identity, batch_sizes=(1, 2), on_batch=seen.append)
+    start = time.monotonic()
+    with scheduler.admit(5, "c", 30) as job:
+        job.wait(job.submit(tiles(5)))
+    scheduler.close()
+    assert [batch.tiles for batch in seen] == [2, 2, 1]
+    assert 0 < job.inference_s <= time.monotonic() - start
+    assert job.inference_s == pytest.approx(sum(batch.seconds for batch in seen))
+    assert 0 <= job.queue_s <= time.monotonic() - start
+
+
+def test_jobs_that_come_and_go_at_random_leave_nothing_behind(identity: Generator) -> None:
+    scheduler = Scheduler(lambda _: identity, batch_sizes=(1, 2, 4), max_tiles=64)
+    dice = random.Random(0)
+
+    def client(give_up: bool) -> None:
+        try:
+            with scheduler.admit(4, "c", 30) as job:
+                future = job.submit(tiles(4))
+                if give_up:
+                    job.cancel()
+                job.wait(future)
+        except (Cancelled, QueueFull):
+            pass
+
+    threads = [threading.Thread(target=client, args=(dice.random() < 0.5,)) for _ in range(60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    scheduler.close()
+    assert scheduler.waiting == 0
