@@ -1,5 +1,6 @@
 """The `pix2dslr` command."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
@@ -58,7 +59,7 @@ def serve(
     try:
         code = run_server(create_app(settings), settings.host, settings.port)
     except OSError as error:
-        _fail(f"can't listen on {settings.host}:{settings.port}: {error.strerror}")
+        _fail(f"can't listen on {settings.host}:{settings.port}: {os.strerror(error.errno or 0)}")
     raise typer.Exit(code)
 
 

@@ -19,6 +19,8 @@ _ORIENTATION_TAG: Final = 0x0112
 
 # decoders' own pixel limits would speak before ours, and say less; ours is checked before any of them decodes
 Image.MAX_IMAGE_PIXELS = None
+# a damaged file is told to the client, once; OpenCV would write it to standard error as well
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 class UnsupportedFormat(Exception):

@@ -43,7 +43,7 @@ class Server:
             return next((match for line in self.log if (match := re.search(pattern, line))), None)
 
         with self._told:
-            match = self._told.wait_for(lambda: found() or self.process.poll() is not None, 60)
+            self._told.wait_for(lambda: found() or self.process.poll() is not None, 60)
         match = found()
         assert match, "".join(self.log)
         return match

@@ -17,7 +17,7 @@ from tests.e2e.conftest import Server, noise, pixels_of, png
 
 def encoded(pixels: npt.NDArray[np.uint8], format_: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format_, **options)  # type: ignore[arg-type]
+    Image.fromarray(pixels).save(buffer, format_, **options)
     return buffer.getvalue()
 
 
@@ -163,7 +163,7 @@ def test_a_reference_adds_scores(client: httpx.Client, photo: npt.NDArray[np.uin
 
 def test_concurrent_requests_get_their_own_picture_back(identity_server: Server) -> None:
     dice = np.random.default_rng(0)
-    pictures = [noise(*dice.integers(1, 400, 2), seed) for seed in range(48)]
+    pictures = [noise(int(dice.integers(1, 400)), int(dice.integers(1, 400)), seed) for seed in range(48)]
 
     def enhance(pixels: npt.NDArray[np.uint8]) -> bool:
         with identity_server.client() as client:

@@ -1,0 +1,60 @@
+import asyncio
+import logging
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service import problems
+from service.middleware import CountRequests, RequestId
+from service.routes.enhance import accepted_format
+from service.settings import Settings
+from service.state import State
+
+
+async def get(app: FastAPI, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        return await client.get(path)
+
+
+def test_what_nobody_foresaw_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    problems.install(app)
+    state = State(Settings())
+    app.add_middleware(CountRequests, state=state)
+    app.add_middleware(RequestId)
+
+    @app.get("/broken")
+    def broken() -> None:
+        raise ZeroDivisionError("a secret of /etc/passwd")
+
+    with caplog.at_level(logging.ERROR):
+        answer = asyncio.run(get(app, "/broken"))
+    assert answer.status_code == 500
+    assert answer.json()["type"] == "urn:pix2dslr:problem:internal-error"
+    assert "secret" not in answer.text
+    assert "secret" in caplog.text
+    assert state.running == 0
+    assert b'pix2dslr_requests_total{route="/broken",status="500"} 1.0' in state.metrics.text()
+
+
+def test_each_problem_has_a_name_of_its_own() -> None:
+    every = problems.all_problems()
+    assert len({problem.type for problem in every}) == len(every)
+
+
+@pytest.mark.parametrize(
+    ("accept", "format_"),
+    [
+        ("*/*", None),
+        ("", None),
+        ("image/*;q=0.8", None),
+        ("image/png;q=0", None),
+        ("image/png;q=x", None),
+        ("IMAGE/PNG", "png"),
+        ("image/jpeg;q=0.2,image/png;level=1;q=0.3", "png"),
+        ("image/jpeg,image/png", "jpeg"),
+    ],
+)
+def test_accept(accept: str, format_: str | None) -> None:
+    assert accepted_format(accept) == format_

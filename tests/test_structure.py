@@ -1,0 +1,54 @@
+"""Imports go one way, as the design says."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+
+
+def ours(path: Path) -> set[str]:
+    """Modules of this project that a file imports."""
+
+    def names() -> Iterator[str]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                yield node.module
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+    modules = {name.replace("/", ".") for name in names() if name.startswith(("service", "model_export", "tests"))}
+    files = {".".join(file.relative_to(PROJECT).with_suffix("").parts) for file in PROJECT.glob("*/**/*.py")}
+    return modules & files
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "service").rglob("*.py")), ids=lambda path: path.stem)
+def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
+    assert not [name for name in ours(path) if name.startswith(("model_export", "tests"))]
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("spec", set()),
+        ("codec", set()),
+        ("alignment", set()),
+        ("tiling", {"service.spec"}),
+        ("quality", {"service.spec", "service.tiling"}),
+        ("generator", {"service.spec"}),
+        ("catalogue", {"service.generator"}),
+        ("scheduler", {"service.generator", "service.spec"}),
+        ("enhancer", {"service.codec", "service.scheduler", "service.tiling"}),
+    ],
+)
+def test_the_core_imports_only_what_lies_below(module: str, allowed: set[str]) -> None:
+    assert ours(PROJECT / "service" / f"{module}.py") <= allowed
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "model_export").glob("*.py")), ids=lambda path: path.stem)
+def test_the_offline_half_imports_only_pure_parts_of_the_service(path: Path) -> None:
+    allowed = {"service.spec", "service.tiling", "service.quality", "service.generator"}
+    assert {name for name in ours(path) if name.startswith("service.")} <= allowed
