@@ -16,6 +16,8 @@ from service.state import State
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S: Final = 0.05
+_CLOSE_WITHIN_S: Final = 5
+"""Seconds that clients get to read their last answers once everything is answered."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -54,7 +56,11 @@ class DrainingServer(uvicorn.Server):
             if self._state.failure is not None:
                 self.failed = True
                 self.should_exit = True
-            elif self._drain_until is not None and (not self._state.running or time.monotonic() > self._drain_until):
+            elif self._drain_until is not None and not self._state.running:
+                self.should_exit = True
+            elif self._drain_until is not None and time.monotonic() > self._drain_until:
+                # what still runs is answered with a problem instead of a broken connection
+                await asyncio.to_thread(self._state.stop)
                 self.should_exit = True
 
 
@@ -69,7 +75,14 @@ def serve(app: FastAPI, host: str, port: int) -> int:
     shown = f"[{host}]" if ":" in host else host
     log.info("listening on http://%s:%d (API reference: /docs)", shown, listener.getsockname()[1])
     # access lines are the proxy's business; ours are counted in /metrics
-    config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, server_header=False)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_CLOSE_WITHIN_S,
+    )
     server = DrainingServer(config, state)
     server.run([listener])
     return 1 if server.failed else 0

@@ -182,6 +182,15 @@ def test_sigterm_finishes_what_runs_refuses_what_comes_and_exits_0(serve_session
     assert server.process.wait(60) == 0
 
 
+def test_what_outlives_the_drain_is_answered_503(serve_session: Serve) -> None:
+    server = serve_session(drain_timeout_s=0.1)
+    with ThreadPoolExecutor(1) as pool:
+        big = in_flight(server, pool)
+        server.process.send_signal(signal.SIGTERM)
+        problem(big.result(), "not-ready", 503)
+    assert server.process.wait(60) == 0
+
+
 def test_a_client_that_hangs_up_costs_nothing_more(serve_session: Serve) -> None:
     server = serve_session()
     host, port = httpx.URL(server.url).host, httpx.URL(server.url).port

@@ -35,7 +35,13 @@ def enhance(
     seed=st.integers(0, 1000),
 )
 def test_an_identity_generator_gives_back_any_picture_bit_for_bit(
-    identity: Generator, height: int, width: int, overlap: int, batches: tuple[int, ...], dtype: type, seed: int
+    identity: Generator,
+    height: int,
+    width: int,
+    overlap: int,
+    batches: tuple[int, ...],
+    dtype: type[np.uint8 | np.uint16],
+    seed: int,
 ) -> None:
     pixels = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (height, width, 3), dtype, endpoint=True)
     scheduler = Scheduler(lambda _: identity, batch_sizes=batches)

@@ -75,7 +75,9 @@ def _identity(picture: npt.NDArray[np.uint8 | np.uint16], layout: Plan) -> npt.N
 @given(
     st.integers(1, 500), st.integers(1, 500), overlaps, st.sampled_from([np.uint8, np.uint16]), st.integers(0, 2**32)
 )
-def test_what_is_cut_blends_back_bit_for_bit(height: int, width: int, overlap: int, dtype: type, seed: int) -> None:
+def test_what_is_cut_blends_back_bit_for_bit(
+    height: int, width: int, overlap: int, dtype: type[np.uint8 | np.uint16], seed: int
+) -> None:
     top = np.iinfo(dtype).max
     picture = np.random.default_rng(seed).integers(0, top, (height, width, 3), dtype, endpoint=True)
     np.testing.assert_array_equal(_identity(picture, plan(height, width, overlap)), picture)

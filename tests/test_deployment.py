@@ -1,0 +1,269 @@
+"""The image, the compose files and CI against the service's own settings and its Makefile, without a Docker engine."""
+
+import fnmatch
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from service.settings import Settings
+
+ROOT: Final = Path(__file__).parents[1]
+PREFIX: Final = "PIX2DSLR_"
+DEPLOYMENTS: Final = {
+    "image": [],
+    "compose": ["docker-compose.yml"],
+    "gpu": ["docker-compose.yml", "docker-compose.gpu.yml"],
+}
+WITH_COMPOSE: Final = ["compose", "gpu"]
+
+Tree = dict[str, Any]
+Instruction = tuple[str, str]
+
+
+def read_dockerfile() -> list[Instruction]:
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", "")
+    words = (line.split(maxsplit=1) for line in text.splitlines() if line.strip())
+    return [(name.upper(), rest.strip()) for name, rest in words]
+
+
+INSTRUCTIONS: Final = read_dockerfile()
+FINAL_STAGE: Final = INSTRUCTIONS[max(i for i, (name, _) in enumerate(INSTRUCTIONS) if name == "FROM") :]
+PROJECT: Final[Tree] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def of_image(name: str) -> str:
+    """The one instruction of that name in the final stage."""
+    (rest,) = (rest for other, rest in FINAL_STAGE if other == name)
+    return rest
+
+
+def pairs_of(text: str) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in shlex.split(text))
+
+
+def health_check() -> tuple[dict[str, str], list[str]]:
+    options, _, command = of_image("HEALTHCHECK").partition("CMD")
+    arguments: list[str] = json.loads(command)
+    return pairs_of(options.replace("--", "")), arguments
+
+
+def merge(base: Tree, overlay: Tree) -> Tree:
+    """Merge as compose does with mappings; neither file's lists meet."""
+    both = {name: merge(base[name], overlay[name]) for name in base.keys() & overlay if isinstance(base[name], dict)}
+    return {**base, **overlay, **both}
+
+
+def service_of(deployment: str) -> Tree:
+    merged: Tree = {}
+    for name in DEPLOYMENTS[deployment]:
+        merged = merge(merged, yaml.safe_load((ROOT / name).read_text()))
+    service: Tree = merged.get("services", {}).get("pix2dslr", {})
+    return service
+
+
+def environment_of(deployment: str) -> dict[str, str]:
+    """What the process finds in its environment."""
+    return {**pairs_of(of_image("ENV")), **service_of(deployment).get("environment", {})}
+
+
+def settings_of(deployment: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """What the service makes of it."""
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+    for name, value in environment_of(deployment).items():
+        if name.startswith(PREFIX):
+            monkeypatch.setenv(name, value)
+    return Settings()
+
+
+def seconds(duration: str) -> float:
+    """Seconds of a duration as compose and Docker write it, such as 5m10s."""
+    assert re.fullmatch(r"(\d+h)?(\d+m)?(\d+s)?", duration)
+    return sum(int(n) * {"h": 3600, "m": 60, "s": 1}[unit] for n, unit in re.findall(r"(\d+)([hms])", duration))
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+def test_every_variable_is_a_setting(deployment: str) -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    ours = {name for name in environment_of(deployment) if name.startswith(PREFIX)}
+    assert ours
+    assert ours <= known
+
+
+def test_settings_of_each_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = {name: settings_of(name, monkeypatch).device for name in DEPLOYMENTS}
+    assert devices == {"image": "auto", "compose": "cpu", "gpu": "cuda"}
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+def test_ports_agree(deployment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(deployment, monkeypatch)
+    assert settings.host == "0.0.0.0"
+    assert of_image("EXPOSE") == str(settings.port)
+    if deployment in WITH_COMPOSE:
+        assert service_of(deployment)["ports"] == [f"${{PORT:-8000}}:{settings.port}"]
+
+
+@pytest.mark.parametrize("deployment", WITH_COMPOSE)
+def test_stopping_waits_for_the_drain(deployment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drain = settings_of(deployment, monkeypatch).drain_timeout_s
+    assert seconds(service_of(deployment)["stop_grace_period"]) >= drain + 5
+
+
+@pytest.mark.parametrize("deployment", WITH_COMPOSE)
+def test_compose_takes_every_privilege_away(deployment: str) -> None:
+    service = service_of(deployment)
+    assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.keys() & {"user", "privileged", "cap_add", "healthcheck", "command", "entrypoint"}
+
+
+def test_the_gpu_overlay_has_an_image_of_its_own() -> None:
+    cpu, gpu = service_of("compose"), service_of("gpu")
+    assert cpu["image"] != gpu["image"]
+    assert cpu["build"]["args"] == {"EXTRAS": "cpu"}
+    assert gpu["build"]["args"] == {"EXTRAS": "cuda"}
+    assert {"cpu", "cuda"} <= PROJECT["optional-dependencies"].keys()
+    assert "deploy" not in cpu
+    assert gpu["deploy"]["resources"]["reservations"]["devices"] == [
+        {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    ]
+
+
+def test_the_image_is_not_root() -> None:
+    assert all(int(number) > 0 for number in of_image("USER").split(":"))
+
+
+def test_signals_reach_the_server() -> None:
+    command = json.loads(of_image("CMD"))
+    assert command[0] in PROJECT["scripts"]
+    assert of_image("STOPSIGNAL") == "SIGTERM"
+    assert "ENTRYPOINT" not in dict(FINAL_STAGE)
+
+
+def test_labels_say_what_the_package_says() -> None:
+    labels = pairs_of(of_image("LABEL"))
+    assert {name: labels[f"org.opencontainers.image.{name}"] for name in ("title", "version", "licenses")} == {
+        "title": PROJECT["name"],
+        "version": PROJECT["version"],
+        "licenses": PROJECT["license"],
+    }
+
+
+def test_the_final_stage_takes_the_environment_alone() -> None:
+    assert [rest for name, rest in FINAL_STAGE if name in ("COPY", "ADD")] == ["--from=build /opt/venv /opt/venv"]
+    assert "RUN" not in dict(FINAL_STAGE)
+
+
+def test_the_build_context_has_what_the_build_reads() -> None:
+    ignored, *kept = [
+        line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")
+    ]
+    assert ignored == "*"
+    allowed = [line.removeprefix("!") for line in kept if line.startswith("!")]
+    hatch = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    read = [PROJECT["readme"], *PROJECT["license-files"], *hatch["packages"]]
+    for name, rest in INSTRUCTIONS:
+        if name == "COPY" and not rest.startswith("--from"):
+            read += [source for source in rest.split()[:-1] if source != "."]
+    for path in read:
+        assert (ROOT / path).exists()
+        assert any(fnmatch.fnmatch(path, pattern) for pattern in allowed), path
+
+
+def listening_port(log: Iterable[str]) -> str:
+    """The port that the service says it took, waited for."""
+    read = []
+    for line in log:
+        read.append(line)
+        if found := re.search(r"listening on http://\S+:(\d+)", line):
+            return found[1]
+    pytest.fail("".join(read))
+
+
+def test_the_health_check_follows_the_service(identity_model: Path, tmp_path: Path) -> None:
+    """The image's own command and health check, with the image's environment but for the port and the model."""
+    options, probe = health_check()
+    assert not {"curl", "wget", "sh"} & {Path(word).name for word in probe}
+    # on CI ONNX Runtime keeps quiet of its own accord
+    inherited = {name: value for name, value in os.environ.items() if name not in ("CI", "XDG_CACHE_HOME")}
+    environment = {
+        **{name: value for name, value in inherited.items() if not name.startswith((PREFIX, "ORT_"))},
+        **environment_of("image"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "http_proxy": "http://127.0.0.1:9",  # nothing listens there
+        "PIX2DSLR_HOST": "127.0.0.1",
+        "PIX2DSLR_PORT": "0",
+        "PIX2DSLR_MODELS": str(identity_model.parent),
+        "PIX2DSLR_CAMERA": identity_model.stem,
+        "PIX2DSLR_DEVICE": "cpu",
+        "PIX2DSLR_THREADS": "1",
+    }
+
+    def healthy() -> bool:
+        done = subprocess.run(probe, env=environment, capture_output=True, timeout=seconds(options["timeout"]))
+        return done.returncode == 0
+
+    assert not healthy()
+    with subprocess.Popen(json.loads(of_image("CMD")), env=environment, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            environment["PIX2DSLR_PORT"] = listening_port(server.stderr)
+            deadline = time.monotonic() + seconds(options["start-period"])
+            while not healthy():
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(timeout=30) == 0
+        finally:
+            server.kill()
+    assert not healthy()
+    # ONNX Runtime's telemetry would have left the id of this machine there
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [".github/workflows/ci.yml", ".pre-commit-config.yaml", "CONTRIBUTING.md", ".ci/run"])
+def test_make_has_the_targets_that_others_call(name: str) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    called = set(re.findall(r"\bmake ([a-z]+)", (ROOT / name).read_text()))
+    assert called
+    assert called <= targets
+
+
+def test_ci_asks_for_little() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in steps if "uses" in step)
+    pythons = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert PROJECT["requires-python"] == f">={pythons[0]}"
+
+
+@pytest.mark.parametrize("deployment", WITH_COMPOSE)
+def test_compose_reads_them_as_we_do(deployment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not shutil.which("docker") or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
+        pytest.skip("no docker compose; the tests above read the files without it")
+    monkeypatch.setenv("PORT", "8123")
+    files = [word for name in DEPLOYMENTS[deployment] for word in ("--file", name)]
+    command = ["docker", "compose", *files, "config", "--format", "json"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    service, ours = json.loads(said)["services"]["pix2dslr"], service_of(deployment)
+    for name in ("image", "environment", "read_only", "tmpfs", "cap_drop", "security_opt", "restart"):
+        assert service[name] == ours[name]
+    assert [(port["published"], port["target"]) for port in service["ports"]] == [("8123", int(of_image("EXPOSE")))]
