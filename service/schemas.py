@@ -8,8 +8,8 @@ from service.codec import Format
 from service.pipeline import Overlap
 
 
-class EvaluateOptions(BaseModel):
-    """Options of POST /evaluate: form fields, or query parameters."""
+class _Options(BaseModel):
+    """Options that every picture takes: form fields, or query parameters."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -20,23 +20,19 @@ class EvaluateOptions(BaseModel):
     overlap: Annotated[
         Overlap, Field(description="Pixels that tiles share: fast 16, balanced as the generator recommends, max 64.")
     ] = "balanced"
+
+
+class EvaluateOptions(_Options):
+    """Options of POST /evaluate."""
+
     align: Annotated[
         bool, Field(description="Register the reference with the picture first; they may then differ in size.")
     ] = False
 
 
-class EnhanceOptions(BaseModel):
-    """Options of POST /enhance: form fields, or query parameters."""
+class EnhanceOptions(_Options):
+    """Options of POST /enhance."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    camera: Annotated[str | None, Field(description="Whose generator; GET /cameras lists them.")] = None
-    strength: Annotated[
-        float, Field(ge=0, le=1, description="0 gives the picture as it came, 1 the generator's answer.")
-    ] = 1.0
-    overlap: Annotated[
-        Overlap, Field(description="Pixels that tiles share: fast 16, balanced as the generator recommends, max 64.")
-    ] = "balanced"
     format: Annotated[
         Format | None, Field(description="The answer's format. Default: by the Accept header, else as it came.")
     ] = None

@@ -1,0 +1,67 @@
+"""Whose tiles go next, and how many at once. Pure: no threads, no time."""
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Sequence
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Item = TypeVar("Item")
+
+
+class Turns(Generic[Key, Item]):
+    """Whose item goes next: round robin over the keys, one item a turn. Not thread-safe.
+
+    A key belongs to a group, and a batch holds items of one group only.
+    """
+
+    def __init__(self) -> None:
+        self._queues: OrderedDict[Key, tuple[Hashable, deque[Item]]] = OrderedDict()
+        self._waiting = 0
+
+    def __len__(self) -> int:
+        return self._waiting
+
+    def add(self, key: Key, group: Hashable, items: Sequence[Item]) -> None:
+        """Queue items of a key behind those that it already has."""
+        if not items:
+            return
+        self._queues.setdefault(key, (group, deque()))[1].extend(items)
+        self._waiting += len(items)
+
+    def waiting_with_next(self) -> int:
+        """How many items wait in the group that is next."""
+        if not self._queues:
+            return 0
+        group = next(iter(self._queues.values()))[0]
+        return sum(len(items) for other, items in self._queues.values() if other == group)
+
+    def take(self, most: int) -> list[Item]:
+        """Take up to `most` items of the next group: one of each key in turn, then one of each again."""
+        taken: list[Item] = []
+        if not self._queues:
+            return taken
+        group = next(iter(self._queues.values()))[0]
+        while len(taken) < most:
+            turn = [key for key, (other, _) in self._queues.items() if other == group][: most - len(taken)]
+            if not turn:
+                break
+            for key in turn:
+                items = self._queues[key][1]
+                taken.append(items.popleft())
+                if items:
+                    self._queues.move_to_end(key)
+                else:
+                    del self._queues[key]
+        self._waiting -= len(taken)
+        return taken
+
+    def drop(self, key: Key) -> list[Item]:
+        """Remove and return what a key has waiting."""
+        _, items = self._queues.pop(key, (None, deque()))
+        self._waiting -= len(items)
+        return list(items)
+
+
+def choose_batch(waiting: int, sizes: Sequence[int]) -> int:
+    """Choose how many tiles to run at once: the largest of `sizes` (ascending, from 1) that `waiting` fills."""
+    return max((size for size in sizes if size <= waiting), default=0)
