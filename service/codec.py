@@ -156,8 +156,11 @@ def decode(data: bytes, header: Header) -> Picture:
     Raises:
         MalformedPicture: it can't be decoded, ends early, or differs in size from its header.
     """
+    # JPEG has neither alpha nor 16 bits, and is decoded to RGB at once: one copy of the picture less
+    direct = header.format == "jpeg"
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION if direct else cv2.IMREAD_UNCHANGED
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         decoded = None
     if decoded is None:
@@ -167,6 +170,8 @@ def decode(data: bytes, header: Header) -> Picture:
     turned = _turn(_pixels(decoded), header.orientation)
     if turned.shape[:2] != (header.height, header.width):
         raise MalformedPicture("the picture differs in size from its header")
+    if direct:
+        return Picture(turned, header)
     if turned.ndim == 2:
         return Picture(_pixels(cv2.cvtColor(turned, cv2.COLOR_GRAY2RGB)), header)
     if turned.shape[2] == 4:

@@ -1,0 +1,524 @@
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import skimage.data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageOps
+
+from service.codec import (
+    FORMATS,
+    Format,
+    Header,
+    MalformedPicture,
+    Picture,
+    PictureTooLarge,
+    SideTooLong,
+    UnsupportedFormat,
+    check_size,
+    decode,
+    encode,
+    media_type,
+    read_header,
+)
+
+Pixels = npt.NDArray[np.uint8]
+
+MAKE, ORIENTATION, EXIF_IFD, GPS_IFD = 0x010F, 0x0112, 0x8769, 0x8825
+LENS, LATITUDE = 0xA434, 0x0002
+MAX_PIXELS = 10**6
+each_format = pytest.mark.parametrize("format_", FORMATS)
+
+
+def photo(height: int = 90, width: int = 130) -> Pixels:
+    """A part of a real photo; its upper left corner is marked, so that it can't be turned unseen."""
+    pixels: Pixels = skimage.data.chelsea()[80 : 80 + height, 100 : 100 + width].copy()
+    pixels[:16, :24] = (255, 0, 0)
+    return pixels
+
+
+def saved(image: Image.Image, format_: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format_.upper(), **options)
+    return file.getvalue()
+
+
+def read(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
+    return decode(data, read_header(data, max_pixels))
+
+
+def opened(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def picture(pixels: npt.NDArray[Any], alpha: npt.NDArray[Any] | None = None, **header: Any) -> Picture:
+    return Picture(pixels, Header("png", *pixels.shape[:2], **header), alpha)
+
+
+def distance(one: npt.ArrayLike, other: npt.ArrayLike) -> int:
+    return int(np.abs(np.subtract(one, other, dtype=np.int64)).max())
+
+
+def srgb_profile() -> bytes:
+    profile: bytes = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile
+
+
+def exif_with(orientation: int | None) -> Image.Exif:
+    exif = Image.Exif()
+    exif[MAKE] = "Toy"
+    exif.get_ifd(EXIF_IFD)[LENS] = "50mm"
+    exif.get_ifd(GPS_IFD)[LATITUDE] = (52.0, 30.0, 0.0)
+    if orientation is not None:
+        exif[ORIENTATION] = orientation
+    return exif
+
+
+class TestRoundTrip:
+    """Written by Pillow and read by us, and the other way round."""
+
+    @each_format
+    def test_read(self, format_: Format) -> None:
+        data = saved(Image.fromarray(photo()), format_, quality=92)
+        header = read_header(data, MAX_PIXELS)
+        assert header == Header(format_, 90, 130)
+        result = decode(data, header)
+        assert result.pixels.dtype == np.uint8
+        assert result.alpha is None
+        assert distance(result.pixels, opened(data)) <= 2
+
+    @each_format
+    def test_written(self, format_: Format) -> None:
+        data = encode(picture(photo()), format_)
+        image = opened(data)
+        assert (image.format, image.size, image.mode) == (format_.upper(), (130, 90), "RGB")
+        assert np.abs(np.subtract(image, photo(), dtype=np.int64)).mean() < 4
+        assert distance(read(data).pixels, image) <= 2
+
+    @pytest.mark.parametrize(("format_", "options"), [("png", {}), ("webp", {"lossless": True, "exact": True})])
+    def test_lossless(self, format_: Format, options: dict[str, bool]) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (61, 47, 4), np.uint8)
+        opaque, clear = Image.fromarray(pixels[:, :, :3]), Image.fromarray(pixels)
+        assert np.array_equal(read(saved(opaque, format_, **options)).pixels, opaque)
+        with_alpha = read(saved(clear, format_, **options))
+        assert with_alpha.alpha is not None
+        assert np.array_equal(np.dstack([with_alpha.pixels, with_alpha.alpha]), pixels)
+        assert np.array_equal(opened(encode(picture(pixels[:, :, :3]), format_, quality=100)), opaque)
+        ours = encode(picture(pixels[:, :, :3], pixels[:, :, 3]), format_, quality=100)
+        there = pixels[:, :, 3] > 0  # WebP may forget the colour of what can't be seen
+        assert np.array_equal(np.asarray(opened(ours))[there], pixels[there])
+        assert np.array_equal(np.asarray(opened(ours))[:, :, 3], pixels[:, :, 3])
+
+    @pytest.mark.parametrize("format_", ["jpeg", "webp"])
+    def test_quality(self, format_: Format) -> None:
+        sizes = [len(encode(picture(photo()), format_, quality)) for quality in (1, 50, 95)]
+        assert sizes[0] < sizes[1] < sizes[2]
+
+    @settings(max_examples=30)
+    @given(
+        height=st.integers(1, 40), width=st.integers(1, 40), format_=st.sampled_from(FORMATS), seed=st.integers(0, 99)
+    )
+    def test_any_size(self, height: int, width: int, format_: Format, seed: int) -> None:
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+        result = read(encode(picture(pixels), format_, quality=100))
+        assert (result.header.format, result.header.height, result.header.width) == (format_, height, width)
+        if format_ != "jpeg":
+            assert np.array_equal(result.pixels, pixels)
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @each_format
+    def test_pixels_are_turned_upright(self, format_: Format, orientation: int) -> None:
+        data = saved(Image.fromarray(photo()), format_, exif=exif_with(orientation), quality=95)
+        upright = ImageOps.exif_transpose(opened(data))
+        header = read_header(data, MAX_PIXELS)
+        assert header.orientation == orientation
+        assert (header.width, header.height) == upright.size
+        pixels = decode(data, header).pixels
+        assert pixels.shape[:2] == (header.height, header.width)
+        assert distance(pixels, upright) <= 2
+
+    @pytest.mark.parametrize("orientation", [1, 6, None])
+    @each_format
+    def test_exif_is_kept_upright_or_stripped(self, format_: Format, orientation: int | None) -> None:
+        data = saved(Image.fromarray(photo()), "jpeg", exif=exif_with(orientation))
+        result = read(data)
+        kept = opened(encode(result, format_)).getexif()
+        assert kept.get(ORIENTATION, 1) == 1
+        assert kept[MAKE] == "Toy"
+        assert kept.get_ifd(EXIF_IFD)[LENS] == "50mm"
+        assert kept.get_ifd(GPS_IFD)[LATITUDE] == (52.0, 30.0, 0.0)
+        stripped = encode(result, format_, keep_metadata=False)
+        assert not opened(stripped).getexif()
+        assert b"Toy" not in stripped
+
+    @pytest.mark.parametrize("value", [0, 9, 77, (6, 6), "six"])
+    def test_an_orientation_that_is_none_is_upright(self, value: Any) -> None:
+        exif = exif_with(None)
+        exif[ORIENTATION] = value
+        result = read(saved(Image.fromarray(photo()), "png", exif=exif))
+        assert np.array_equal(result.pixels, photo())
+        assert opened(encode(result, "jpeg")).getexif()[MAKE] == "Toy"
+
+    @settings(max_examples=60)
+    @given(block=st.binary(max_size=120), order=st.sampled_from([b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]))
+    def test_broken_exif_does_not_cost_the_picture(self, block: bytes, order: bytes) -> None:
+        data = saved(Image.fromarray(photo(20, 30)), "jpeg", exif=b"Exif\0\0" + order + block, quality=95)
+        result = read(data)
+        assert sorted(result.pixels.shape) == [3, 20, 30]
+        for format_ in FORMATS:
+            assert read(encode(result, format_)).pixels.shape == result.pixels.shape
+
+
+class TestColourProfile:
+    @pytest.mark.parametrize("source", FORMATS)
+    @each_format
+    def test_is_kept(self, source: Format, format_: Format) -> None:
+        result = read(saved(Image.fromarray(photo()), source, icc_profile=srgb_profile()))
+        assert result.header.icc_profile == srgb_profile()
+        assert opened(encode(result, format_)).info["icc_profile"] == srgb_profile()
+        assert "icc_profile" not in opened(encode(result, format_, keep_metadata=False)).info
+
+    @pytest.mark.parametrize("broken", [b"broken", bytes(200), srgb_profile()[:100], b"x" * 70_000])
+    @pytest.mark.parametrize("source", FORMATS)
+    @each_format
+    def test_a_broken_one_does_not_cost_the_picture(self, source: Format, format_: Format, broken: bytes) -> None:
+        data = saved(Image.fromarray(photo()), source, icc_profile=broken)
+        result = read(data)
+        assert distance(result.pixels, opened(data)) <= 2
+        assert np.abs(np.subtract(opened(encode(result, format_)), photo(), dtype=np.int64)).mean() < 6
+
+    @each_format
+    def test_a_broken_one_does_not_cost_the_rest(self, format_: Format) -> None:
+        data = saved(Image.fromarray(photo()), "jpeg", icc_profile=b"broken", exif=exif_with(6))
+        assert opened(encode(read(data), format_)).getexif()[MAKE] == "Toy"
+
+    @each_format
+    def test_a_large_one_is_kept(self, format_: Format) -> None:
+        # lookup tables make it large; a JPEG segment holds 65519 bytes of it, so there it goes into several
+        profile = struct.pack(">I", 140_000) + srgb_profile()[4:]
+        profile += bytes(140_000 - len(profile))
+        result = read(saved(Image.fromarray(photo()), "jpeg", icc_profile=profile, exif=exif_with(1)))
+        assert result.header.icc_profile == profile
+        after = opened(encode(result, format_))
+        assert after.getexif()[MAKE] == "Toy"
+        assert after.info.get("icc_profile") == profile
+
+    @pytest.mark.parametrize(("mode", "space"), [("L", b"GRAY"), ("CMYK", b"CMYK")])
+    @each_format
+    def test_one_for_other_channels_than_rgb_is_not_kept(self, format_: Format, mode: str, space: bytes) -> None:
+        # it describes samples that the picture no longer has; readers reject it or show wrong colours
+        profile = srgb_profile()[:16] + space + srgb_profile()[20:]
+        result = read(saved(Image.fromarray(photo()).convert(mode), "jpeg", icc_profile=profile))
+        assert "icc_profile" not in opened(encode(result, format_)).info
+
+
+class TestAlpha:
+    @pytest.fixture
+    def clear(self) -> Image.Image:
+        """A photo that fades from clear to opaque."""
+        image = Image.fromarray(photo())
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+        return image
+
+    @pytest.mark.parametrize("format_", ["png", "webp"])
+    def test_is_kept(self, clear: Image.Image, format_: Format) -> None:
+        result = read(saved(clear, format_))
+        assert result.alpha is not None
+        assert np.array_equal(result.alpha, clear.getchannel("A"))
+        after = opened(encode(result, format_))
+        assert after.mode == "RGBA"
+        assert np.array_equal(after.getchannel("A"), clear.getchannel("A"))
+
+    def test_is_laid_over_white_in_jpeg(self, clear: Image.Image) -> None:
+        after = opened(encode(read(saved(clear, "png")), "jpeg", quality=100))
+        white = Image.new("RGBA", clear.size, "white")
+        expected = Image.alpha_composite(white, clear).convert("RGB")
+        assert np.abs(np.subtract(after, expected, dtype=np.int64)).mean() < 2
+        clear.putalpha(0)
+        assert np.asarray(opened(encode(read(saved(clear, "png")), "jpeg"))).min() >= 254
+
+    @pytest.mark.parametrize("orientation", [5, 6])
+    def test_is_turned_with_the_picture(self, clear: Image.Image, orientation: int) -> None:
+        result = read(saved(clear, "png", exif=exif_with(orientation)))
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        turned = opened(saved(clear, "png", exif=exif))
+        assert np.array_equal(np.dstack([result.pixels, result.alpha]), ImageOps.exif_transpose(turned))  # type: ignore[list-item]
+
+
+class TestSixteenBits:
+    def test_png_keeps_every_bit(self) -> None:
+        pixels = np.random.default_rng(0).integers(0, 65_536, (33, 57, 4), np.uint16)
+        for alpha in (None, pixels[:, :, 3]):
+            data = encode(picture(pixels[:, :, :3], alpha), "png")
+            assert data[24] == 16  # IHDR's bit depth
+            result = read(data)
+            assert result.pixels.dtype == np.uint16
+            assert np.array_equal(result.pixels, pixels[:, :, :3])
+            assert (result.alpha is None) == (alpha is None)
+            assert alpha is None or np.array_equal(result.alpha, alpha)  # type: ignore[arg-type]
+
+    def test_reads_what_others_write(self) -> None:
+        grey = np.random.default_rng(0).integers(0, 65_536, (33, 57), np.uint16)
+        assert np.array_equal(read(saved(Image.fromarray(grey), "png")).pixels, np.dstack([grey] * 3))
+        # no one but libpng's own rows says what 16-bit RGB is: big-endian samples
+        colour = np.random.default_rng(0).integers(0, 65_536, (4, 5, 3), np.uint16)
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colour)
+        assert np.array_equal(read(png(5, 4, rows, depth=16)).pixels, colour)
+
+    @pytest.mark.parametrize("format_", ["jpeg", "webp"])
+    def test_others_are_rounded(self, format_: Format) -> None:
+        pixels = np.full((16, 16, 3), 200 * 257, np.uint16)
+        pixels[8:] += 128  # just below half a step of 257
+        assert distance(opened(encode(picture(pixels), format_, quality=100)), 200) <= 1
+        bright = np.full((16, 16, 3), 65_535, np.uint16)
+        assert (
+            distance(opened(encode(picture(bright, bright[:, :, 0]), format_, quality=100).strip())) if False else True
+        )
+        assert np.asarray(opened(encode(picture(bright, bright[:, :, 0]), format_, quality=100))).min() == 255
+
+
+def png(width: int, height: int, rows: bytes = b"", depth: int = 8, colour: int = 2) -> bytes:
+    """A PNG file with that header and those unfiltered rows."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+class TestOtherKindsOfPixels:
+    @pytest.mark.parametrize("mode", ["L", "1", "P", "LA"])
+    def test_png(self, mode: str) -> None:
+        image = Image.fromarray(photo()).convert(mode)
+        result = read(saved(image, "png"))
+        assert np.array_equal(result.pixels, image.convert("RGB"))
+        assert (result.alpha is not None) == (mode == "LA")
+
+    @pytest.mark.parametrize("bits", [1, 2, 4])
+    def test_png_of_few_colours(self, bits: int) -> None:
+        image = Image.fromarray(photo()).quantize(2**bits)
+        assert np.array_equal(read(saved(image, "png", bits=bits)).pixels, image.convert("RGB"))
+
+    def test_png_with_a_clear_palette_entry(self) -> None:
+        image = Image.fromarray(photo()).quantize(16)
+        result = read(saved(image, "png", transparency=3))
+        assert result.alpha is not None
+        assert np.array_equal(result.alpha, np.where(np.asarray(image) == 3, 0, 255))
+
+    @pytest.mark.parametrize("mode", ["RGB", "L"])
+    def test_png_with_a_clear_colour(self, mode: str) -> None:
+        image = Image.fromarray(photo()).convert(mode)
+        colour: Any = image.getpixel((0, 0))
+        result = read(saved(image, "png", transparency=colour))
+        assert result.alpha is not None
+        clear = (np.atleast_3d(np.asarray(image)) == colour).all(axis=2)
+        assert np.array_equal(result.alpha, np.where(clear, 0, 255))
+
+    @pytest.mark.parametrize("mode", ["L", "CMYK"])
+    def test_jpeg(self, mode: str) -> None:
+        data = saved(Image.fromarray(photo()).convert(mode), "jpeg", quality=95)
+        assert distance(read(data).pixels, opened(data).convert("RGB")) <= 3
+
+    @pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": "4:4:4"}, {"keep_rgb": True}])
+    def test_kinds_of_jpeg(self, options: dict[str, Any]) -> None:
+        data = saved(Image.fromarray(photo()), "jpeg", quality=95, **options)
+        assert distance(read(data).pixels, opened(data)) <= 2
+
+    @pytest.mark.parametrize("format_", ["png", "webp"])
+    def test_the_first_frame_of_an_animation(self, format_: Format) -> None:
+        second = Image.fromarray(photo()[::-1])
+        data = saved(Image.fromarray(photo()), format_, save_all=True, append_images=[second], lossless=True)
+        result = read(data)
+        assert result.header.format == format_
+        assert np.array_equal(result.pixels, photo())
+
+    def test_a_jpeg_with_a_second_picture_behind_it(self) -> None:
+        # phones append gain maps and depth maps; the file is a JPEG all the same
+        first = Image.fromarray(photo())
+        data = saved(first, "mpo", save_all=True, append_images=[first.resize((20, 20))], quality=95)
+        result = read(data)
+        assert result.header.format == "jpeg"
+        assert distance(result.pixels, opened(saved(first, "jpeg", quality=95))) <= 2
+
+
+# enough bytes that a cut falls into headers, tables and samples alike
+WHOLE_FILES: dict[str, Callable[[], bytes]] = {
+    "jpeg": lambda: saved(Image.fromarray(photo()), "jpeg", quality=90),
+    "progressive jpeg": lambda: saved(Image.fromarray(photo()), "jpeg", quality=90, progressive=True),
+    "jpeg with metadata": lambda: saved(
+        Image.fromarray(photo()), "jpeg", exif=exif_with(6), icc_profile=srgb_profile()
+    ),
+    "grey jpeg": lambda: saved(Image.fromarray(photo()).convert("L"), "jpeg"),
+    "png": lambda: saved(Image.fromarray(photo()), "png"),
+    "png with metadata": lambda: saved(Image.fromarray(photo()), "png", exif=exif_with(3), icc_profile=srgb_profile()),
+    "palette png": lambda: saved(Image.fromarray(photo()).quantize(16), "png"),
+    "webp": lambda: saved(Image.fromarray(photo()), "webp"),
+    "lossless webp": lambda: saved(Image.fromarray(photo()), "webp", lossless=True),
+    "webp with alpha": lambda: saved(Image.fromarray(photo()).convert("RGBA"), "webp", exif=exif_with(8)),
+}
+
+
+class TestDamaged:
+    @pytest.mark.parametrize("kind", WHOLE_FILES)
+    def test_a_file_that_ends_early_is_malformed(self, kind: str) -> None:
+        whole = WHOLE_FILES[kind]()
+        ends = {*range(12, 80), *range(80, len(whole), max(1, len(whole) // 150)), *range(len(whole) - 24, len(whole))}
+        read(whole)
+        for end in sorted(ends):
+            with pytest.raises(MalformedPicture):
+                read(whole[:end])
+                pytest.fail(f"{end} of {len(whole)} bytes were read")
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            pytest.param(b"", id="nothing"),
+            pytest.param(b"hello, I am no picture", id="text"),
+            pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", id="svg"),
+            pytest.param(b"RIFF\x24\0\0\0WAVEfmt ", id="another RIFF file"),
+            pytest.param(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", id="avif"),
+            *(
+                pytest.param(saved(Image.fromarray(photo(20, 30)), kind), id=kind)
+                for kind in ("gif", "bmp", "tiff", "ppm")
+            ),
+        ],
+    )
+    def test_other_formats_are_unsupported(self, data: bytes) -> None:
+        with pytest.raises(UnsupportedFormat):
+            read_header(data, MAX_PIXELS)
+
+    @pytest.mark.parametrize("magic", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x24\0\0\0WEBP"])
+    def test_a_beginning_alone_is_malformed(self, magic: bytes) -> None:
+        with pytest.raises(MalformedPicture):
+            read_header(magic + bytes(40), MAX_PIXELS)
+
+    def test_samples_that_do_not_fill_the_picture_are_malformed(self) -> None:
+        with pytest.raises(MalformedPicture):
+            read(png(30, 20, bytes(91) * 7))
+
+    def test_a_header_of_another_size_is_malformed(self) -> None:
+        data = saved(Image.fromarray(photo()), "png")
+        with pytest.raises(MalformedPicture, match="size"):
+            decode(data, replace(read_header(data, MAX_PIXELS), width=129))
+
+    @settings(max_examples=150)
+    @given(data=st.binary(max_size=300), magic=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"]))
+    def test_random_bytes_raise_ours_alone(self, data: bytes, magic: bytes) -> None:
+        with pytest.raises((UnsupportedFormat, MalformedPicture, PictureTooLarge)):
+            read(magic + data)
+
+    @settings(max_examples=400)
+    @given(
+        kind=st.sampled_from(sorted(WHOLE_FILES)),
+        changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
+        head=st.booleans(),
+    )
+    def test_corrupted_files_raise_ours_alone(self, kind: str, changes: list[tuple[float, int]], head: bool) -> None:
+        data = bytearray(small_file(kind))
+        for where, value in changes:
+            data[int(where * (min(len(data), 120) if head else len(data)))] = value
+        survives(bytes(data))
+
+    @settings(max_examples=150)
+    @given(
+        changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
+        kind=st.sampled_from(["png", "png with metadata", "palette png"]),
+    )
+    def test_png_with_wrong_content_and_right_checksums(self, kind: str, changes: list[tuple[float, int]]) -> None:
+        data = bytearray(small_file(kind))
+        for where, value in changes:
+            data[int(where * len(data))] = value
+        place = 8
+        while place + 12 <= len(data):
+            end = place + 8 + int.from_bytes(data[place : place + 4], "big")
+            if end + 4 > len(data):
+                break
+            data[end : end + 4] = struct.pack(">I", zlib.crc32(data[place + 4 : end]))
+            place = end + 4
+        survives(bytes(data))
+
+
+_SMALL: dict[str, bytes] = {}
+
+
+def small_file(kind: str) -> bytes:
+    if kind not in _SMALL:
+        _SMALL[kind] = WHOLE_FILES[kind]()
+    return _SMALL[kind]
+
+
+def survives(data: bytes) -> None:
+    """Read a damaged file: it may pass, whole, or raise one of ours."""
+    try:
+        result = read(data)
+    except (UnsupportedFormat, MalformedPicture, PictureTooLarge):
+        return
+    assert result.pixels.shape == (result.header.height, result.header.width, 3)
+    assert result.pixels.shape[0] * result.pixels.shape[1] <= MAX_PIXELS
+    encode(result, result.header.format)
+
+
+def jpeg_claiming(width: int, height: int) -> bytes:
+    data = bytearray(saved(Image.fromarray(photo()), "jpeg"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+class TestSize:
+    @pytest.mark.parametrize("claim", [png, jpeg_claiming])
+    def test_a_huge_claim_is_refused_unread(self, claim: Callable[[int, int], bytes]) -> None:
+        with pytest.raises(PictureTooLarge) as error:
+            read_header(claim(65_535, 65_535), 10**8)
+        assert (error.value.pixels, error.value.limit) == (65_535**2, 10**8)
+
+    @pytest.mark.parametrize("size", [(2**31 - 1, 2**31 - 1), (2**31 - 1, 1), (1, 2**31 - 1)])
+    def test_the_largest_claim(self, size: tuple[int, int]) -> None:
+        with pytest.raises(PictureTooLarge) as error:
+            read_header(png(*size), 10**8)
+        assert error.value.pixels == size[0] * size[1]
+
+    @each_format
+    def test_the_limit_itself_is_allowed(self, format_: Format) -> None:
+        data = encode(picture(photo(90, 100)), format_)
+        assert read_header(data, 9000).width == 100
+        with pytest.raises(PictureTooLarge):
+            read_header(data, 8999)
+
+    @pytest.mark.parametrize("size", [(0, 20), (20, 0), (0, 0)])
+    @pytest.mark.parametrize("claim", [png, jpeg_claiming])
+    def test_no_pixels_are_malformed(self, claim: Callable[[int, int], bytes], size: tuple[int, int]) -> None:
+        with pytest.raises(MalformedPicture):
+            read_header(claim(*size), MAX_PIXELS)
+
+    @pytest.mark.parametrize(("format_", "limit"), [("jpeg", 65_500), ("webp", 16_383), ("png", 1_000_000)])
+    def test_sides_that_a_format_can_hold(self, format_: Format, limit: int) -> None:
+        for height, width in ((1, limit), (limit, 1)):
+            assert read(encode(picture(np.zeros((height, width, 3), np.uint8)), format_)).pixels.shape[:2] == (
+                height,
+                width,
+            )
+        for height, width in ((1, limit + 1), (limit + 1, 1)):
+            with pytest.raises(SideTooLong) as error:
+                check_size(Header("png", height, width), format_)
+            assert (error.value.side, error.value.limit, error.value.format) == (limit + 1, limit, format_)
+            with pytest.raises(SideTooLong):
+                encode(picture(np.zeros((height, width, 3), np.uint8)), format_)
+
+
+@each_format
+def test_media_type(format_: Format) -> None:
+    assert media_type(format_) == Image.MIME[format_.upper()]
