@@ -74,6 +74,11 @@ def enhance(
     quality: Annotated[int, typer.Option(min=1, max=100, help="of JPEG and WebP")] = 95,
 ) -> None:
     """Enhance files. Exit code 0: all done; 1: some failed, each named, the rest done; 2: wrong usage."""
+    targets = {file: out / _name_for(file, format_) for file in files}
+    if len(set(targets.values())) < len(files):
+        raise typer.BadParameter("two files would get one name", param_hint="FILES")
+    if {file.resolve() for file in files} & {target.resolve() for target in targets.values()}:
+        raise typer.BadParameter("a file would be replaced by its enhanced version", param_hint="--out")
     settings = _settings(camera=camera)
     state = State(settings)
     state.start()
@@ -101,7 +106,7 @@ def enhance(
                     file.read_bytes(), Stopwatch(), camera, strength, overlap, format_, progress=tiles_done
                 )
                 data = encode(outcome.enhancement.picture, outcome.format, quality)
-                _write_whole(out / _name_for(file, format_), data)
+                _write_whole(targets[file], data)
             except FAILURES as error:
                 failed += 1
                 progress.console.print(f"{file}: {_explain(error)}", markup=False, highlight=False, soft_wrap=True)

@@ -18,6 +18,7 @@ Image = npt.NDArray[np.uint8]
 SSIM_RADIUS: Final = 5
 SSIM_SIGMA: Final = 1.5
 _STRIP: Final = 256
+_BESIDE: Final = (-16, -8, 8, 16)
 
 
 class SizesDiffer(ValueError):
@@ -108,36 +109,38 @@ def colour_difference(picture: Image, reference: Image) -> float:
 
 
 def seam_index(source: Image, output: Image, layout: Plan) -> float | None:
-    """How visible the tile borders are: mean gradient of (output - source) across them over its mean elsewhere.
+    """How visible the tile borders are: mean gradient of (output - source) across them over that beside them.
+
+    Beside is 8 and 16 pixels away. Compared with the whole rest of the picture, a picture with few borders is judged
+    by what it happens to show there, and one whose tiles start on multiples of 8 by the blocks of its JPEG file:
+    on real photos that moved the index by up to 0.2 where no seam was.
 
     Args:
         source, output: the picture before and after.
         layout: the plan that the output was made with.
 
     Returns:
-        1.0 where the borders can't be told from the rest, more where they show, None where the picture has no tile
-        border inside it.
+        1.0 where the borders can't be told from their surroundings, more where they show, None where the picture has
+        no tile border inside it, or did not change beside them.
 
     Raises:
         SizesDiffer: the pictures differ in size.
     """
     _same_size(output, source)
-    at_borders, elsewhere = np.zeros(2), np.zeros(2)  # sums of gradients, and how many
+    at_borders = beside = 0.0
     height, width = source.shape[:2]
     for axis, starts, size in ((0, layout.rows.starts, height), (1, layout.columns.starts, width)):
         # a border lies between pixels b - 1 and b: gradient number b - 1
-        borders = {edge for start in starts for edge in (start, start + TILE) if 0 < edge < size}
-        if not borders:
+        borders = {edge - 1 for start in starts for edge in (start, start + TILE) if 0 < edge < size}
+        neighbours = {border + away for border in borders for away in _BESIDE if 0 <= border + away < size - 1}
+        neighbours -= borders
+        if not neighbours:
             continue
-        is_border = np.zeros(size - 1, bool)
-        is_border[[border - 1 for border in borders]] = True
         sums = _gradient_sums(source, output, axis)
-        across = source.shape[1 - axis] * source.shape[2]
-        at_borders += sums[is_border].sum(), is_border.sum() * across
-        elsewhere += sums[~is_border].sum(), (~is_border).sum() * across
-    if not at_borders[1] or not elsewhere[0]:
-        return None
-    return float((at_borders[0] / at_borders[1]) / (elsewhere[0] / elsewhere[1]))
+        at_borders += float(sums[list(borders)].sum())
+        # as many as there are borders, so that both axes weigh the same above and below
+        beside += float(sums[list(neighbours)].mean()) * len(borders)
+    return at_borders / beside if beside else None
 
 
 def _gradient_sums(source: Image, output: Image, axis: int) -> npt.NDArray[np.float64]:

@@ -3,12 +3,18 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.generator import Device
 
 SHIPPED_MODELS = Path(__file__).with_name("models")
+
+
+def _ascending_from_1(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    if not sizes or sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
+        raise ValueError("sizes must ascend from 1")
+    return sizes
 
 
 class Settings(BaseSettings):
@@ -20,7 +26,8 @@ class Settings(BaseSettings):
         threads: CPU threads of a session; 0 takes what the container may use.
         models: folder of ONNX generators, named CAMERA.onnx.
         camera: the generator that is used where a request names none.
-        batch_sizes: sizes of batches in tiles, ascending from 1; all are run once before the service is ready.
+        batch_sizes: sizes of batches in tiles, ascending from 1, such as [1,4,16]; all are run once before the service
+            is ready.
         max_queued_tiles: tiles that may be admitted at once; beyond it requests get 429.
         max_body_bytes: largest request body.
         max_pixels: most pixels in a picture.
@@ -38,7 +45,7 @@ class Settings(BaseSettings):
     threads: Annotated[int, Field(ge=0)] = 0
     models: Path = SHIPPED_MODELS
     camera: str = "iphone"
-    batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 4, 8)
+    batch_sizes: Annotated[tuple[int, ...], AfterValidator(_ascending_from_1)] = (1, 2, 4, 8)
     max_queued_tiles: Annotated[int, Field(ge=1)] = 16_384
     max_body_bytes: Annotated[int, Field(ge=1)] = 64 << 20
     max_pixels: Annotated[int, Field(ge=1)] = 100_000_000

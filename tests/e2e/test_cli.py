@@ -67,6 +67,20 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     assert run(*arguments).returncode == 2
 
 
+def test_nothing_is_overwritten_unseen(tmp_path: Path) -> None:
+    files = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.png"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_bytes(png(noise(10, 10)))
+    clash = run("enhance", *files, "-o", tmp_path / "out")
+    assert clash.returncode == 2
+    assert "two files would get one name" in clash.stderr
+    assert not (tmp_path / "out").exists()
+    replaced = run("enhance", files[0], "-o", files[0].parent)
+    assert replaced.returncode == 2
+    assert files[0].read_bytes() == png(noise(10, 10))
+
+
 def test_version_and_help() -> None:
     assert run("--version").stdout.startswith("pix2dslr ")
     assert "serve" in run("--help").stdout
@@ -86,10 +100,17 @@ def test_a_missing_model_ends_the_server(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_setting_that_can_not_be_is_one_clear_line() -> None:
-    done = run("serve", max_pixels=0)
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("max_pixels", "0", "Input should be greater than or equal to 1"),
+        ("batch_sizes", "[2,1]", "Value error, sizes must ascend from 1"),
+    ],
+)
+def test_a_setting_that_can_not_be_is_one_clear_line(name: str, value: str, words: str) -> None:
+    done = run("serve", **{name: value})
     assert done.returncode == 1
-    assert done.stderr == "pix2dslr: setting max_pixels: Input should be greater than or equal to 1\n"
+    assert done.stderr == f"pix2dslr: setting {name}: {words}\n"
 
 
 def test_cuda_that_is_not_there_ends_the_server() -> None:
