@@ -12,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from model_export import evaluate as evaluating
 from model_export import export as exporting
+from model_export.config import ConfigError, load_config
 from model_export.pairs import PairsError, match_folders, named, real_tiles
-from model_export.train import ConfigError, Trainer, load_config, open_data
+from model_export.train import Trainer, open_data
 from service.generator import ModelUnusable
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)

@@ -3,12 +3,10 @@
 import dataclasses
 import json
 import math
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from model_export import losses
+from model_export.config import ConfigError, SourceConfig, TrainConfig
 from model_export.networks import Generator, PatchDiscriminator, UNetGenerator
 from model_export.pairs import (
     MixedBatches,
@@ -34,111 +33,6 @@ from model_export.pairs import (
 from service.quality import psnr, ssim
 
 CHECKPOINT_VERSION = 1
-
-
-class ConfigError(Exception):
-    """A configuration file can't be used; the message names the file and the key."""
-
-
-@dataclass(frozen=True)
-class SourceConfig:
-    """One source of samples; all paths are relative to the data folder.
-
-    Attributes:
-        kind: `dped` (DPED's own layout, `camera`), `pairs` (patch pairs from folders `phone` and `target`), `photos`
-            (crops of whole photos in folders `phone` and `target`).
-        share: how much of each batch comes from here, relative to the other sources.
-        grid: for `photos`: crops start on multiples of 128 from this offset; random where absent.
-        lone: for `photos`: the crop is its own context, as a picture of one tile would be.
-        leave_out: for `photos` and `pairs`: file stems that are never trained on.
-        policy: for patches: `reflect` or `resize`.
-    """
-
-    kind: Literal["dped", "pairs", "photos"]
-    share: float = 1.0
-    root: str = "."
-    camera: str = "iphone"
-    phone: str = ""
-    target: str = ""
-    grid: int | None = None
-    lone: bool = False
-    leave_out: tuple[str, ...] = ()
-    policy: Policy = "reflect"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides what is trained, but for where the data lie.
-
-    Attributes:
-        camera: the phone whose pictures are enhanced; goes into the model's metadata.
-        trained_on: what the data are, in words; goes into the metadata.
-        sources: where samples come from.
-        validation: patch pairs that are scored; those whose stem is in `validation_names` where that is given, and
-            then the same stems of the first source are kept out of training.
-        batch, steps: tiles a step, and how many generator steps.
-        learning_rate, betas: Adam's; the paper's defaults.
-        schedule: `constant`, or `one_cycle` up to `learning_rate` and down to zero.
-        weights: the losses by name (`l1`, `ssim`, `gan`) and weight; absent is 0.
-        gan_from: the first step with the GAN term; before it the discriminator rests.
-        average: decay of the moving average of the weights, which is what is validated and exported; 0 is none.
-        precision: `float32`, or `bfloat16` for the networks' arithmetic (losses and weights stay float32).
-        overlap: recommended overlap in pixels; goes into the metadata.
-    """
-
-    camera: str
-    trained_on: str
-    sources: tuple[SourceConfig, ...]
-    validation: SourceConfig
-    validation_names: tuple[str, ...] = ()
-    architecture: str = "unet128-s2d"
-    batch: int = 16
-    steps: int = 10_000
-    learning_rate: float = 2e-4
-    betas: tuple[float, float] = (0.5, 0.999)
-    schedule: Literal["constant", "one_cycle"] = "constant"
-    weights: dict[str, float] = field(default_factory=lambda: {"l1": 100.0, "gan": 1.0})
-    gan_from: int = 0
-    average: float = 0.999
-    precision: Literal["float32", "bfloat16"] = "float32"
-    seed: int = 0
-    validate_every: int = 1000
-    overlap: int = 32
-
-    def __post_init__(self) -> None:
-        unknown = self.weights.keys() - {"l1", "ssim", "gan"}
-        if unknown:
-            raise ConfigError(f"no loss is named {min(unknown)!r}")
-        if not self.sources:
-            raise ConfigError("there is no source to train on")
-
-
-def load_config(path: Path) -> TrainConfig:
-    """Read a configuration from a TOML file.
-
-    Raises:
-        ConfigError: the file can't be read, or a key is unknown, missing or of the wrong kind.
-    """
-    try:
-        raw = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    try:
-        sources = tuple(_source(entry) for entry in raw.pop("sources"))
-        names = raw.pop("validation_names", ())
-        if isinstance(names, str):  # a file with one name a line, beside the configuration
-            names = (path.parent / names).read_text().split()
-        validation = _source(raw.pop("validation"))
-        betas = tuple(raw.pop("betas", (0.5, 0.999)))
-        return TrainConfig(sources=sources, validation=validation, validation_names=tuple(names), betas=betas, **raw)
-    except KeyError as error:
-        raise ConfigError(f"{path}: {error} is missing") from error
-    except (TypeError, OSError, ConfigError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
-def _source(raw: dict[str, Any]) -> SourceConfig:
-    return SourceConfig(**{**raw, "leave_out": tuple(raw.get("leave_out", ()))})
 
 
 def open_pairs(config: SourceConfig, data: Path) -> list[PairPaths]:

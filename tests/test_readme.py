@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model_export.train import load_config
+from model_export.config import load_config
 from service.schemas import EnhanceOptions
 from service.settings import Settings
 

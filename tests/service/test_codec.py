@@ -1,8 +1,11 @@
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -64,8 +67,20 @@ def picture(pixels: npt.NDArray[Any], alpha: npt.NDArray[Any] | None = None, **h
     return Picture(pixels, Header("png", *pixels.shape[:2], **header), alpha)
 
 
-def distance(one: npt.ArrayLike, other: npt.ArrayLike) -> int:
-    return int(np.abs(np.subtract(one, other, dtype=np.int64)).max())
+def same(one: Any, other: Any) -> bool:
+    return np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def differences(one: Any, other: Any) -> npt.NDArray[np.int64]:
+    return np.asarray(np.abs(np.asarray(one, np.int64) - np.asarray(other, np.int64)))
+
+
+def furthest(one: Any, other: Any) -> int:
+    return int(differences(one, other).max())
+
+
+def average(one: Any, other: Any) -> float:
+    return float(differences(one, other).mean())
 
 
 def srgb_profile() -> bytes:
@@ -94,36 +109,36 @@ class TestRoundTrip:
         result = decode(data, header)
         assert result.pixels.dtype == np.uint8
         assert result.alpha is None
-        assert distance(result.pixels, opened(data)) <= 2
+        assert furthest(result.pixels, opened(data)) <= 2
 
     @each_format
     def test_written(self, format_: Format) -> None:
         data = encode(picture(photo()), format_)
         image = opened(data)
         assert (image.format, image.size, image.mode) == (format_.upper(), (130, 90), "RGB")
-        assert np.abs(np.subtract(image, photo(), dtype=np.int64)).mean() < 4
-        assert distance(read(data).pixels, image) <= 2
+        assert average(image, photo()) < 4
+        assert furthest(read(data).pixels, image) <= 2
 
     @pytest.mark.parametrize(("format_", "options"), [("png", {}), ("webp", {"lossless": True, "exact": True})])
     def test_lossless(self, format_: Format, options: dict[str, bool]) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (61, 47, 4), np.uint8)
         opaque, clear = Image.fromarray(pixels[:, :, :3]), Image.fromarray(pixels)
-        assert np.array_equal(read(saved(opaque, format_, **options)).pixels, opaque)
+        assert same(read(saved(opaque, format_, **options)).pixels, opaque)
         with_alpha = read(saved(clear, format_, **options))
         assert with_alpha.alpha is not None
-        assert np.array_equal(np.dstack([with_alpha.pixels, with_alpha.alpha]), pixels)
-        assert np.array_equal(opened(encode(picture(pixels[:, :, :3]), format_, quality=100)), opaque)
+        assert same(np.dstack([with_alpha.pixels, with_alpha.alpha]), pixels)
+        assert same(opened(encode(picture(pixels[:, :, :3]), format_, quality=100)), opaque)
         ours = encode(picture(pixels[:, :, :3], pixels[:, :, 3]), format_, quality=100)
         there = pixels[:, :, 3] > 0  # WebP may forget the colour of what can't be seen
-        assert np.array_equal(np.asarray(opened(ours))[there], pixels[there])
-        assert np.array_equal(np.asarray(opened(ours))[:, :, 3], pixels[:, :, 3])
+        assert same(np.asarray(opened(ours))[there], pixels[there])
+        assert same(np.asarray(opened(ours))[:, :, 3], pixels[:, :, 3])
 
     @pytest.mark.parametrize("format_", ["jpeg", "webp"])
     def test_quality(self, format_: Format) -> None:
         sizes = [len(encode(picture(photo()), format_, quality)) for quality in (1, 50, 95)]
         assert sizes[0] < sizes[1] < sizes[2]
 
-    @settings(max_examples=30)
+    @settings(max_examples=30, deadline=None)
     @given(
         height=st.integers(1, 40), width=st.integers(1, 40), format_=st.sampled_from(FORMATS), seed=st.integers(0, 99)
     )
@@ -132,7 +147,7 @@ class TestRoundTrip:
         result = read(encode(picture(pixels), format_, quality=100))
         assert (result.header.format, result.header.height, result.header.width) == (format_, height, width)
         if format_ != "jpeg":
-            assert np.array_equal(result.pixels, pixels)
+            assert same(result.pixels, pixels)
 
 
 class TestOrientation:
@@ -146,7 +161,7 @@ class TestOrientation:
         assert (header.width, header.height) == upright.size
         pixels = decode(data, header).pixels
         assert pixels.shape[:2] == (header.height, header.width)
-        assert distance(pixels, upright) <= 2
+        assert furthest(pixels, upright) <= 2
 
     @pytest.mark.parametrize("orientation", [1, 6, None])
     @each_format
@@ -162,15 +177,24 @@ class TestOrientation:
         assert not opened(stripped).getexif()
         assert b"Toy" not in stripped
 
-    @pytest.mark.parametrize("value", [0, 9, 77, (6, 6), "six"])
-    def test_an_orientation_that_is_none_is_upright(self, value: Any) -> None:
-        exif = exif_with(None)
-        exif[ORIENTATION] = value
-        result = read(saved(Image.fromarray(photo()), "png", exif=exif))
-        assert np.array_equal(result.pixels, photo())
+    @pytest.mark.parametrize(
+        ("kind", "count", "value"),
+        [
+            pytest.param(3, 1, b"\0\0\0\0", id="0"),
+            pytest.param(3, 1, b"\0\x09\0\0", id="9"),
+            pytest.param(2, 4, b"six\0", id="text"),
+            pytest.param(3, 0, b"\0\x06\0\0", id="none"),
+        ],
+    )
+    def test_an_orientation_that_is_none_is_upright(self, kind: int, count: int, value: bytes) -> None:
+        make = struct.pack(">HHI", MAKE, 2, 4) + b"Toy\0"
+        entries = make + struct.pack(">HHI", ORIENTATION, kind, count) + value
+        block = b"MM\0*" + struct.pack(">IH", 8, 2) + entries + bytes(4)
+        result = read(saved(Image.fromarray(photo()), "webp", exif=block, lossless=True))
+        assert same(result.pixels, photo())
         assert opened(encode(result, "jpeg")).getexif()[MAKE] == "Toy"
 
-    @settings(max_examples=60)
+    @settings(max_examples=40, deadline=None)
     @given(block=st.binary(max_size=120), order=st.sampled_from([b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]))
     def test_broken_exif_does_not_cost_the_picture(self, block: bytes, order: bytes) -> None:
         data = saved(Image.fromarray(photo(20, 30)), "jpeg", exif=b"Exif\0\0" + order + block, quality=95)
@@ -195,8 +219,8 @@ class TestColourProfile:
     def test_a_broken_one_does_not_cost_the_picture(self, source: Format, format_: Format, broken: bytes) -> None:
         data = saved(Image.fromarray(photo()), source, icc_profile=broken)
         result = read(data)
-        assert distance(result.pixels, opened(data)) <= 2
-        assert np.abs(np.subtract(opened(encode(result, format_)), photo(), dtype=np.int64)).mean() < 6
+        assert furthest(result.pixels, opened(data)) <= 2
+        assert average(opened(encode(result, format_)), photo()) < 6
 
     @each_format
     def test_a_broken_one_does_not_cost_the_rest(self, format_: Format) -> None:
@@ -235,16 +259,16 @@ class TestAlpha:
     def test_is_kept(self, clear: Image.Image, format_: Format) -> None:
         result = read(saved(clear, format_))
         assert result.alpha is not None
-        assert np.array_equal(result.alpha, clear.getchannel("A"))
+        assert same(result.alpha, clear.getchannel("A"))
         after = opened(encode(result, format_))
         assert after.mode == "RGBA"
-        assert np.array_equal(after.getchannel("A"), clear.getchannel("A"))
+        assert same(after.getchannel("A"), clear.getchannel("A"))
 
     def test_is_laid_over_white_in_jpeg(self, clear: Image.Image) -> None:
         after = opened(encode(read(saved(clear, "png")), "jpeg", quality=100))
         white = Image.new("RGBA", clear.size, "white")
         expected = Image.alpha_composite(white, clear).convert("RGB")
-        assert np.abs(np.subtract(after, expected, dtype=np.int64)).mean() < 2
+        assert average(after, expected) < 2
         clear.putalpha(0)
         assert np.asarray(opened(encode(read(saved(clear, "png")), "jpeg"))).min() >= 254
 
@@ -254,7 +278,7 @@ class TestAlpha:
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
         turned = opened(saved(clear, "png", exif=exif))
-        assert np.array_equal(np.dstack([result.pixels, result.alpha]), ImageOps.exif_transpose(turned))  # type: ignore[list-item]
+        assert same(np.dstack([result.pixels, result.alpha]), ImageOps.exif_transpose(turned))  # type: ignore[list-item]
 
 
 class TestSixteenBits:
@@ -265,28 +289,29 @@ class TestSixteenBits:
             assert data[24] == 16  # IHDR's bit depth
             result = read(data)
             assert result.pixels.dtype == np.uint16
-            assert np.array_equal(result.pixels, pixels[:, :, :3])
+            assert same(result.pixels, pixels[:, :, :3])
             assert (result.alpha is None) == (alpha is None)
-            assert alpha is None or np.array_equal(result.alpha, alpha)  # type: ignore[arg-type]
+            assert alpha is None or same(result.alpha, alpha)
 
     def test_reads_what_others_write(self) -> None:
         grey = np.random.default_rng(0).integers(0, 65_536, (33, 57), np.uint16)
-        assert np.array_equal(read(saved(Image.fromarray(grey), "png")).pixels, np.dstack([grey] * 3))
+        assert same(read(saved(Image.fromarray(grey), "png")).pixels, np.dstack([grey] * 3))
         # no one but libpng's own rows says what 16-bit RGB is: big-endian samples
         colour = np.random.default_rng(0).integers(0, 65_536, (4, 5, 3), np.uint16)
         rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colour)
-        assert np.array_equal(read(png(5, 4, rows, depth=16)).pixels, colour)
+        assert same(read(png(5, 4, rows, depth=16)).pixels, colour)
 
-    @pytest.mark.parametrize("format_", ["jpeg", "webp"])
-    def test_others_are_rounded(self, format_: Format) -> None:
-        pixels = np.full((16, 16, 3), 200 * 257, np.uint16)
-        pixels[8:] += 128  # just below half a step of 257
-        assert distance(opened(encode(picture(pixels), format_, quality=100)), 200) <= 1
-        bright = np.full((16, 16, 3), 65_535, np.uint16)
-        assert (
-            distance(opened(encode(picture(bright, bright[:, :, 0]), format_, quality=100).strip())) if False else True
-        )
-        assert np.asarray(opened(encode(picture(bright, bright[:, :, 0]), format_, quality=100))).min() == 255
+    @pytest.mark.parametrize(("format_", "near"), [("jpeg", 1), ("webp", 0)])
+    def test_others_are_rounded(self, format_: Format, near: int) -> None:
+        level = np.arange(256)
+        for away in (-128, 0, 128):  # half a step of 257, and less
+            row = np.clip(level * 257 + away, 0, 65_535).astype(np.uint16)
+            pixels = np.broadcast_to(row[:, None, None], (256, 16, 3)).copy()
+            opaque = opened(encode(picture(pixels), format_, quality=100))
+            assert furthest(np.asarray(opaque)[:, 0, 0], level) <= near
+            if format_ == "webp":
+                clear = opened(encode(picture(pixels, pixels[:, :, 0]), format_, quality=100))
+                assert same(np.asarray(clear)[:, 0, 3], level)
 
 
 def png(width: int, height: int, rows: bytes = b"", depth: int = 8, colour: int = 2) -> bytes:
@@ -304,19 +329,19 @@ class TestOtherKindsOfPixels:
     def test_png(self, mode: str) -> None:
         image = Image.fromarray(photo()).convert(mode)
         result = read(saved(image, "png"))
-        assert np.array_equal(result.pixels, image.convert("RGB"))
+        assert same(result.pixels, image.convert("RGB"))
         assert (result.alpha is not None) == (mode == "LA")
 
     @pytest.mark.parametrize("bits", [1, 2, 4])
     def test_png_of_few_colours(self, bits: int) -> None:
         image = Image.fromarray(photo()).quantize(2**bits)
-        assert np.array_equal(read(saved(image, "png", bits=bits)).pixels, image.convert("RGB"))
+        assert same(read(saved(image, "png", bits=bits)).pixels, image.convert("RGB"))
 
     def test_png_with_a_clear_palette_entry(self) -> None:
         image = Image.fromarray(photo()).quantize(16)
         result = read(saved(image, "png", transparency=3))
         assert result.alpha is not None
-        assert np.array_equal(result.alpha, np.where(np.asarray(image) == 3, 0, 255))
+        assert same(result.alpha, np.where(np.asarray(image) == 3, 0, 255))
 
     @pytest.mark.parametrize("mode", ["RGB", "L"])
     def test_png_with_a_clear_colour(self, mode: str) -> None:
@@ -325,17 +350,17 @@ class TestOtherKindsOfPixels:
         result = read(saved(image, "png", transparency=colour))
         assert result.alpha is not None
         clear = (np.atleast_3d(np.asarray(image)) == colour).all(axis=2)
-        assert np.array_equal(result.alpha, np.where(clear, 0, 255))
+        assert same(result.alpha, np.where(clear, 0, 255))
 
     @pytest.mark.parametrize("mode", ["L", "CMYK"])
     def test_jpeg(self, mode: str) -> None:
         data = saved(Image.fromarray(photo()).convert(mode), "jpeg", quality=95)
-        assert distance(read(data).pixels, opened(data).convert("RGB")) <= 3
+        assert furthest(read(data).pixels, opened(data).convert("RGB")) <= 3
 
     @pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": "4:4:4"}, {"keep_rgb": True}])
     def test_kinds_of_jpeg(self, options: dict[str, Any]) -> None:
         data = saved(Image.fromarray(photo()), "jpeg", quality=95, **options)
-        assert distance(read(data).pixels, opened(data)) <= 2
+        assert furthest(read(data).pixels, opened(data)) <= 2
 
     @pytest.mark.parametrize("format_", ["png", "webp"])
     def test_the_first_frame_of_an_animation(self, format_: Format) -> None:
@@ -343,7 +368,7 @@ class TestOtherKindsOfPixels:
         data = saved(Image.fromarray(photo()), format_, save_all=True, append_images=[second], lossless=True)
         result = read(data)
         assert result.header.format == format_
-        assert np.array_equal(result.pixels, photo())
+        assert same(result.pixels, photo())
 
     def test_a_jpeg_with_a_second_picture_behind_it(self) -> None:
         # phones append gain maps and depth maps; the file is a JPEG all the same
@@ -351,7 +376,7 @@ class TestOtherKindsOfPixels:
         data = saved(first, "mpo", save_all=True, append_images=[first.resize((20, 20))], quality=95)
         result = read(data)
         assert result.header.format == "jpeg"
-        assert distance(result.pixels, opened(saved(first, "jpeg", quality=95))) <= 2
+        assert furthest(result.pixels, opened(saved(first, "jpeg", quality=95))) <= 2
 
 
 # enough bytes that a cut falls into headers, tables and samples alike
@@ -376,11 +401,17 @@ class TestDamaged:
     def test_a_file_that_ends_early_is_malformed(self, kind: str) -> None:
         whole = WHOLE_FILES[kind]()
         ends = {*range(12, 80), *range(80, len(whole), max(1, len(whole) // 150)), *range(len(whole) - 24, len(whole))}
-        read(whole)
+        complete = read(whole)
+        read_all_the_same = []
         for end in sorted(ends):
-            with pytest.raises(MalformedPicture):
-                read(whole[:end])
-                pytest.fail(f"{end} of {len(whole)} bytes were read")
+            try:
+                result = read(whole[:end])
+            except MalformedPicture:
+                continue
+            # a JPEG decoder may be done before it has seen the end marker
+            assert same(result.pixels, complete.pixels), f"{end} of {len(whole)} bytes gave another picture"
+            read_all_the_same.append(len(whole) - end)
+        assert set(read_all_the_same) <= ({1, 2} if "jpeg" in kind else set())
 
     @pytest.mark.parametrize(
         "data",
@@ -414,13 +445,13 @@ class TestDamaged:
         with pytest.raises(MalformedPicture, match="size"):
             decode(data, replace(read_header(data, MAX_PIXELS), width=129))
 
-    @settings(max_examples=150)
+    @settings(max_examples=150, deadline=None)
     @given(data=st.binary(max_size=300), magic=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"]))
     def test_random_bytes_raise_ours_alone(self, data: bytes, magic: bytes) -> None:
         with pytest.raises((UnsupportedFormat, MalformedPicture, PictureTooLarge)):
             read(magic + data)
 
-    @settings(max_examples=400)
+    @settings(max_examples=400, deadline=None)
     @given(
         kind=st.sampled_from(sorted(WHOLE_FILES)),
         changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
@@ -432,7 +463,7 @@ class TestDamaged:
             data[int(where * (min(len(data), 120) if head else len(data)))] = value
         survives(bytes(data))
 
-    @settings(max_examples=150)
+    @settings(max_examples=150, deadline=None)
     @given(
         changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
         kind=st.sampled_from(["png", "png with metadata", "palette png"]),
@@ -451,23 +482,19 @@ class TestDamaged:
         survives(bytes(data))
 
 
-_SMALL: dict[str, bytes] = {}
-
-
+@cache
 def small_file(kind: str) -> bytes:
-    if kind not in _SMALL:
-        _SMALL[kind] = WHOLE_FILES[kind]()
-    return _SMALL[kind]
+    return WHOLE_FILES[kind]()
 
 
 def survives(data: bytes) -> None:
     """Read a damaged file: it may pass, whole, or raise one of ours."""
     try:
-        result = read(data)
+        result = read(data, 4 * 90 * 130)
     except (UnsupportedFormat, MalformedPicture, PictureTooLarge):
         return
     assert result.pixels.shape == (result.header.height, result.header.width, 3)
-    assert result.pixels.shape[0] * result.pixels.shape[1] <= MAX_PIXELS
+    assert result.pixels.shape[0] * result.pixels.shape[1] <= 4 * 90 * 130
     encode(result, result.header.format)
 
 
@@ -490,6 +517,25 @@ class TestSize:
         with pytest.raises(PictureTooLarge) as error:
             read_header(png(*size), 10**8)
         assert error.value.pixels == size[0] * size[1]
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is counted in other units")
+    def test_a_chunk_that_claims_more_than_the_file_holds_costs_no_memory(self) -> None:
+        data = bytearray(saved(Image.fromarray(photo()), "png"))
+        data[33:37] = struct.pack(">I", 2**28)  # the length of its samples
+        assert data[37:41] == b"IDAT"
+        # in a process of its own: this one's peak may lie above already
+        program = """if True:
+            import resource, sys
+            from service.codec import MalformedPicture, decode, read_header
+            data = sys.stdin.buffer.read()
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            try:
+                decode(data, read_header(data, 10**6))
+            except MalformedPicture:
+                print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        """
+        done = subprocess.run([sys.executable, "-c", program], input=bytes(data), capture_output=True, check=True)
+        assert int(done.stdout) < 100 * 1024
 
     @each_format
     def test_the_limit_itself_is_allowed(self, format_: Format) -> None:
