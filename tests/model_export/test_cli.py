@@ -63,11 +63,14 @@ def test_train_export_evaluate(tmp_path: Path, make_patches: PatchMaker, monkeyp
     assert again.stdout.splitlines()[0] == "going on from step 2"
     assert json.loads((out / "history.json").read_text()) == history
 
-    written = call("export", out / "checkpoint.pt", model, "--tiles", phone)
+    # in half precision: test_export.py exports the same network in full
+    written = call("export", out / "checkpoint.pt", model, "--tiles", phone, "--half")
     assert written.exit_code == 0, written.output
     assert written.stdout.startswith(f"{model}: {model.stat().st_size / 1e6:.1f} MB; on 5 real tiles")
     spec = Generator(model, device="cpu").spec
-    assert (spec.camera, spec.trained_on) == ("toy", "a cup, darkened")
+    assert (spec.camera, spec.trained_on, spec.architecture) == ("toy", "a cup, darkened", "unet128-s2d")
+    assert spec.half
+    assert model.stat().st_size < 8e6  # 3.5 M weights of two bytes
     assert spec.psnr == pytest.approx(history[0]["psnr"], abs=1e-3)
 
     names = tmp_path / "names.txt"
