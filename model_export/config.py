@@ -3,9 +3,16 @@
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from model_export.pairs import Policy
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
 
 
 class ConfigError(Exception):
@@ -26,13 +33,15 @@ class SourceConfig:
         policy: for patches: `reflect` or `resize`.
     """
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
     kind: Literal["dped", "pairs", "photos"]
-    share: float = 1.0
+    share: Rate = 1.0
     root: str = "."
     camera: str = "iphone"
     phone: str = ""
     target: str = ""
-    grid: int | None = None
+    grid: Count | None = None
     lone: bool = False
     leave_out: tuple[str, ...] = ()
     policy: Policy = "reflect"
@@ -58,29 +67,33 @@ class TrainConfig:
         overlap: recommended overlap in pixels; goes into the metadata.
     """
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
     camera: str
     trained_on: str
     sources: tuple[SourceConfig, ...]
     validation: SourceConfig
     validation_names: tuple[str, ...] = ()
-    architecture: str = "unet128-s2d"
-    batch: int = 16
-    steps: int = 10_000
-    learning_rate: float = 2e-4
+    architecture: Literal["unet128", "unet128-s2d"] = "unet128-s2d"
+    batch: Positive = 16
+    steps: Positive = 10_000
+    learning_rate: Rate = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
     schedule: Literal["constant", "one_cycle"] = "constant"
     weights: dict[str, float] = field(default_factory=lambda: {"l1": 100.0, "gan": 1.0})
-    gan_from: int = 0
-    average: float = 0.999
+    gan_from: Count = 0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.999
     precision: Literal["float32", "bfloat16"] = "float32"
-    seed: int = 0
-    validate_every: int = 1000
-    overlap: int = 32
+    seed: Count = 0
+    validate_every: Positive = 1000
+    overlap: Annotated[int, Field(ge=0, le=64)] = 32
 
     def __post_init__(self) -> None:
         unknown = self.weights.keys() - {"l1", "ssim", "gan"}
         if unknown:
             raise ConfigError(f"no loss is named {min(unknown)!r}")
+        if self.batch < 2 and self.architecture == "unet128-s2d":
+            raise ConfigError("batch must be at least 2: unet128-s2d has a batch norm where the picture is one pixel")
         if not self.sources:
             raise ConfigError("there is no source to train on")
 
@@ -93,21 +106,21 @@ def load_config(path: Path) -> TrainConfig:
     """
     try:
         raw = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # bad TOML and bad UTF-8 are ValueErrors
         raise ConfigError(f"{path}: {error}") from error
+    names = raw.get("validation_names")
     try:
-        sources = tuple(_source(entry) for entry in raw.pop("sources"))
-        names = raw.pop("validation_names", ())
         if isinstance(names, str):  # a file with one name a line, beside the configuration
-            names = (path.parent / names).read_text().split()
-        validation = _source(raw.pop("validation"))
-        betas = tuple(raw.pop("betas", (0.5, 0.999)))
-        return TrainConfig(sources=sources, validation=validation, validation_names=tuple(names), betas=betas, **raw)
-    except KeyError as error:
-        raise ConfigError(f"{path}: {error} is missing") from error
-    except (TypeError, OSError, ConfigError) as error:
+            raw["validation_names"] = (path.parent / names).read_text().split()
+        return _READER.validate_python(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {'; '.join(_explain(entry) for entry in error.errors())}") from error
+    except (OSError, ValueError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _source(raw: dict[str, Any]) -> SourceConfig:
-    return SourceConfig(**{**raw, "leave_out": tuple(raw.get("leave_out", ()))})
+def _explain(entry: ErrorDetails) -> str:
+    return f"{'.'.join(str(part) for part in entry['loc'])}: {entry['msg']}"
+
+
+_READER = TypeAdapter(TrainConfig)

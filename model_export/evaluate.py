@@ -64,6 +64,8 @@ def open_network(path: Path) -> Network:
     if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(shape) != 4 or 3 not in (shape[1], shape[3]):
         raise ModelUnusable(f"{path} takes neither tiles nor one float picture")
     channels_last = shape[3] == 3
+    if any(isinstance(side, int) for side in (shape[1:3] if channels_last else shape[2:4])):
+        raise ModelUnusable(f"{path} takes pictures of one size alone")
     return lambda picture: _whole(session, inputs[0].name, picture, channels_last=channels_last)
 
 

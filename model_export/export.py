@@ -1,5 +1,6 @@
 """Torch checkpoint -> ONNX that keeps the generator's contract, refused unless ONNX Runtime answers as torch does."""
 
+import copy
 import hashlib
 import json
 import logging
@@ -93,9 +94,12 @@ def load(path: Path, camera: str | None = None, trained_on: str | None = None) -
     """
     state = load_checkpoint(path)
     if "pix2dslr" in state:
-        config = json.loads(state["config"])
-        generator = UNetGenerator(config["architecture"])
-        generator.load_state_dict(state["averaged"])
+        try:
+            config = json.loads(state["config"])
+            generator = UNetGenerator(config["architecture"])
+            generator.load_state_dict(state["averaged"])
+        except (KeyError, RuntimeError) as error:
+            raise ExportRefused(f"{path} is no whole checkpoint: {error}".splitlines()[0]) from error
         last = state["history"][-1] if state["history"] else {}
         return Loaded(
             generator.eval(),
@@ -132,7 +136,7 @@ def from_pix2pix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Source: the layout of `UnetSkipConnectionBlock` in junyanz/pytorch-CycleGAN-and-pix2pix, models/networks.py.
     """
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = {str(key).removeprefix("module."): value for key, value in state.items()}
     depth = 7
     layers: dict[str, str] = {}
     block = "model.model."
@@ -191,9 +195,8 @@ def export(
     example = tuple(torch.from_numpy(feed[:2].copy()) for feed in feeds)
     with torch.no_grad():
         expected = Deployed(generator)(*(torch.from_numpy(feed) for feed in feeds)).numpy()
-    deployed = Deployed(generator.half() if half else generator, half)
+    deployed = Deployed(copy.deepcopy(generator).half() if half else generator, half)
     model = _to_onnx(deployed, example)
-    generator.float()
     onnx.helper.set_model_props(model, spec.metadata())
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         partial = Path(folder) / target.name
@@ -201,7 +204,7 @@ def export(
         actual = OnnxGenerator(partial, device="cpu")(tiles, contexts)
         match = compare(actual, expected)
         floor = MIN_PSNR["float16" if half else "float32"]
-        if match.psnr < floor:
+        if not match.psnr >= floor:  # NaN too
             raise ExportRefused(
                 f"ONNX Runtime's answers are {match.psnr:.1f} dB from torch's (max difference "
                 f"{match.max_difference:.2g}); at least {floor:.0f} dB are needed"

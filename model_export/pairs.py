@@ -88,7 +88,10 @@ def read_rgb(path: Path) -> PixelArray:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise PairsError(f"{path} can't be read: {error.strerror}") from error
-    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    try:
+        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    except cv2.error:
+        pixels = None
     if pixels is None:
         raise PairsError(f"{path} is no picture that can be decoded")
     return np.asarray(pixels, np.uint8)
@@ -142,7 +145,12 @@ def named(pairs: Sequence[PairPaths], names: frozenset[str]) -> tuple[list[PairP
 def _pictures(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise PairsError(f"{folder} is no folder")
-    found = {path.stem: path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SUFFIXES:
+            if path.stem in found:
+                raise PairsError(f"{found[path.stem]} and {path} have one name: which of them is meant?")
+            found[path.stem] = path
     if not found:
         raise PairsError(f"{folder} holds no pictures")
     return found

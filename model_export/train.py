@@ -19,6 +19,7 @@ from model_export.networks import Generator, PatchDiscriminator, UNetGenerator
 from model_export.pairs import (
     MixedBatches,
     PairPaths,
+    PairsError,
     PatchPairs,
     PhotoCrops,
     Policy,
@@ -63,6 +64,8 @@ def open_data(config: TrainConfig, data: Path) -> tuple[MixedBatches, list[PairP
     sources: list[Source] = []
     for source in config.sources:
         pairs = [pair for pair in open_pairs(source, data) if pair.phone.resolve() not in seen]
+        if not pairs:
+            raise PairsError(f"nothing is left to train on in {data / source.root / source.phone}")
         if source.kind == "photos":
             sources.append(PhotoCrops(pairs, source.grid, source.lone))
         else:
@@ -259,6 +262,8 @@ class Trainer:
             ConfigError: the checkpoint is of another configuration, or can't be read.
         """
         state = load_checkpoint(path)
+        if state.get("pix2dslr") != CHECKPOINT_VERSION:
+            raise ConfigError(f"{path} is no checkpoint of this version of pix2dslr")
         if state["config"] != json.dumps(dataclasses.asdict(self.config)):
             raise ConfigError(f"{path} was made with another configuration; train into another folder")
         self.step = state["step"]

@@ -33,6 +33,13 @@ class NotAligned(Exception):
         self.needed = needed
 
 
+class BarelyOverlaps(NotAligned):
+    """Two pictures match, and share only a sliver, or one of them is turned or mirrored."""
+
+    def __str__(self) -> str:
+        return f"{self.inliers} matches agree, on a sliver, a turn or a reflection"
+
+
 @dataclass(frozen=True)
 class Aligned:
     """A reference laid over a picture.
@@ -57,7 +64,8 @@ def align(picture: Image, reference: Image) -> Aligned:
         reference: uint8 (any height, any width, 3), RGB, of the same scene.
 
     Raises:
-        NotAligned: too few matches agree, or the common part is a sliver.
+        NotAligned: too few matches agree.
+        BarelyOverlaps: they agree on a sliver, or on a turn or a reflection.
     """
     points, shrunk = _features(picture)
     reference_points, reference_shrunk = _features(reference)
@@ -76,7 +84,7 @@ def align(picture: Image, reference: Image) -> Aligned:
     top = int(np.ceil(max(upper_left[1], upper_right[1], 0))) + 1
     bottom = int(min(lower_left[1], lower_right[1], height)) - 1
     if min(right - left, bottom - top) < min(height, width) / 4:
-        raise NotAligned(inliers)
+        raise BarelyOverlaps(inliers)
     return Aligned(np.asarray(warped, np.uint8)[top:bottom, left:right], top, left, inliers)
 
 

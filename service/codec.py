@@ -16,6 +16,8 @@ Pixels = npt.NDArray[np.uint8 | np.uint16]
 
 _MAX_SIDE: Final[dict[Format, int]] = {"jpeg": 65_500, "png": 1_000_000, "webp": 16_383}
 _ORIENTATION_TAG: Final = 0x0112
+_MAX_SEGMENT: Final = 65_519
+"""Bytes of a colour profile that one JPEG segment holds."""
 
 # decoders' own pixel limits would speak before ours, and say less; ours is checked before any of them decodes
 Image.MAX_IMAGE_PIXELS = None
@@ -71,6 +73,7 @@ class Header:
         orientation: the EXIF orientation, 1 (upright) to 8.
         exif: the EXIF block with the orientation reset to 1, None where there is none that can be read.
         icc_profile: the colour profile, None for sRGB.
+        clear_grey: the grey level that a grey PNG declares transparent, None where it declares none.
     """
 
     format: Format
@@ -79,6 +82,7 @@ class Header:
     orientation: int = 1
     exif: bytes | None = None
     icc_profile: bytes | None = None
+    clear_grey: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,16 @@ def read_header(data: bytes, max_pixels: int) -> Header:
         UnsupportedFormat, MalformedPicture, PictureTooLarge: see each.
     """
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=[f.upper() for f in FORMATS]) as image:
-            warnings.simplefilter("ignore")
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(io.BytesIO(data), formats=[f.upper() for f in FORMATS]) as image,
+        ):
             width, height = image.size
-            format_: Format = (image.format or "").lower()  # type: ignore[assignment]
+            # Pillow calls a JPEG with further pictures behind it, such as a gain map, MPO
+            format_: Format = "jpeg" if image.format == "MPO" else (image.format or "").lower()  # type: ignore[assignment]
             exif, icc_profile = image.info.get("exif"), image.info.get("icc_profile")
+            grey = image.mode in ("L", "I;16") and isinstance(image.info.get("transparency"), int)
+            clear_grey = image.info["transparency"] if grey else None
     except UnidentifiedImageError:
         if data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
             raise MalformedPicture("the header can't be read") from None
@@ -122,10 +131,26 @@ def read_header(data: bytes, max_pixels: int) -> Header:
         raise MalformedPicture("the header claims no pixels")
     if width * height > max_pixels:
         raise PictureTooLarge(width * height, max_pixels)
+    if format_ == "png" and not _chunks_fit(data):
+        raise MalformedPicture("a chunk claims more bytes than the file has")
     orientation, exif = _upright_exif(exif)
     if orientation >= 5:
         width, height = height, width
-    return Header(format_, height, width, orientation, exif, icc_profile or None)
+    # a profile for grey or CMYK samples does not fit the RGB that they become
+    if not icc_profile or icc_profile[16:20] != b"RGB ":
+        icc_profile = None
+    return Header(format_, height, width, orientation, exif, icc_profile, clear_grey)
+
+
+def _chunks_fit(data: bytes) -> bool:
+    """Whether a PNG's chunks lie inside the file; a decoder would allocate what they claim, up to 4 GiB."""
+    place = 8
+    while place + 12 <= len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] == b"IEND":
+            return True
+        place += 12 + length
+    return False
 
 
 def _upright_exif(exif: bytes | None) -> tuple[int, bytes | None]:
@@ -133,8 +158,7 @@ def _upright_exif(exif: bytes | None) -> tuple[int, bytes | None]:
     if not exif:
         return 1, None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             parsed = Image.Exif()
             parsed.load(exif)
             orientation = parsed.get(_ORIENTATION_TAG, 1)
@@ -173,7 +197,10 @@ def decode(data: bytes, header: Header) -> Picture:
     if direct:
         return Picture(turned, header)
     if turned.ndim == 2:
-        return Picture(_pixels(cv2.cvtColor(turned, cv2.COLOR_GRAY2RGB)), header)
+        alpha = None
+        if header.clear_grey is not None:  # OpenCV reads a clear colour, and not a clear grey
+            alpha = np.where(turned == header.clear_grey, 0, np.iinfo(turned.dtype).max).astype(turned.dtype)
+        return Picture(_pixels(cv2.cvtColor(turned, cv2.COLOR_GRAY2RGB)), header, alpha)
     if turned.shape[2] == 4:
         alpha = _pixels(np.ascontiguousarray(turned[:, :, 3]))
         return Picture(_pixels(cv2.cvtColor(turned, cv2.COLOR_BGRA2RGB)), header, alpha)
@@ -241,18 +268,40 @@ def encode(picture: Picture, format_: Format, quality: int = 95, keep_metadata: 
     suffix = f".{format_}"
     blocks = {cv2.IMAGE_METADATA_EXIF: picture.header.exif, cv2.IMAGE_METADATA_ICCP: picture.header.icc_profile}
     kept = {kind: np.frombuffer(block, np.uint8) for kind, block in blocks.items() if block}
-    if keep_metadata and kept:
+    profile = picture.header.icc_profile
+    split = format_ == "jpeg" and profile is not None and len(profile) > _MAX_SEGMENT
+    if split:
+        del kept[cv2.IMAGE_METADATA_ICCP]
+    segments = _icc_segments(profile) if keep_metadata and split and profile else b""
+    while keep_metadata and kept:
         try:
             done, encoded = cv2.imencodeWithMetadata(suffix, array, list(kept), list(kept.values()), options)
         except cv2.error:
             done = False
         if done:
-            return encoded.tobytes()
-        # a profile that the encoder refuses must not cost the picture
+            return _after_start(encoded.tobytes(), segments)
+        kept.popitem()  # a profile that the encoder refuses must not cost the picture, or the EXIF
     done, encoded = cv2.imencode(suffix, array, options)
     if not done:
         raise MalformedPicture("the picture can't be encoded")
-    return encoded.tobytes()
+    return _after_start(encoded.tobytes(), segments)
+
+
+def _icc_segments(profile: bytes) -> bytes:
+    """Split a profile over APP2 segments, which OpenCV does not (ICC.1:2022, annex B.4)."""
+    parts = [profile[place : place + _MAX_SEGMENT] for place in range(0, len(profile), _MAX_SEGMENT)]
+    return b"".join(
+        b"\xff\xe2" + (len(part) + 16).to_bytes(2, "big") + b"ICC_PROFILE\0" + bytes([number, len(parts)]) + part
+        for number, part in enumerate(parts, 1)
+    )
+
+
+def _after_start(jpeg: bytes, segments: bytes) -> bytes:
+    """Put segments behind a JPEG's start and its JFIF header, which has to come first."""
+    if not segments:
+        return jpeg
+    place = 4 + int.from_bytes(jpeg[4:6], "big") if jpeg[2:4] == b"\xff\xe0" else 2
+    return jpeg[:place] + segments + jpeg[place:]
 
 
 def _eight_bits(samples: Pixels) -> Pixels:

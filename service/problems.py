@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from service import telemetry
-from service.alignment import NotAligned
+from service.alignment import BarelyOverlaps, NotAligned
 from service.catalogue import UnknownCamera
 from service.codec import MalformedPicture, PictureTooLarge, SideTooLong, UnsupportedFormat
 from service.quality import SizesDiffer, TooSmall
@@ -69,6 +69,7 @@ def _counted(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
+_NOT_ALIGNED = Problem("not-aligned", 422, "The reference can't be aligned with the picture")
 _TABLE: Mapping[type[Exception], _Row] = {
     MalformedRequest: _Row(Problem("malformed-request", 400, "The request can't be read"), str),
     MalformedPicture: _Row(
@@ -109,8 +110,15 @@ _TABLE: Mapping[type[Exception], _Row] = {
         Problem("too-small", 422, "The picture is too small to be measured"),
         lambda e: f"Both sides need at least {e.limit} pixels.",
     ),
+    BarelyOverlaps: _Row(
+        _NOT_ALIGNED,
+        lambda _: (
+            "They show nearly nothing in common, or one is turned or mirrored: send two upright pictures of the "
+            "same part of the scene."
+        ),
+    ),
     NotAligned: _Row(
-        Problem("not-aligned", 422, "The reference can't be aligned with the picture"),
+        _NOT_ALIGNED,
         lambda e: (
             f"Only {e.inliers} points match, and at least {e.needed} are needed: send a reference of the same scene."
         ),

@@ -18,6 +18,8 @@ Image = npt.NDArray[np.uint8]
 SSIM_RADIUS: Final = 5
 SSIM_SIGMA: Final = 1.5
 _STRIP: Final = 256
+_SRGB: Final = np.arange(256) / 255
+_LINEAR: Final = np.where(_SRGB <= 0.04045, _SRGB / 12.92, ((_SRGB + 0.055) / 1.055) ** 2.4).astype(np.float32)
 _BESIDE: Final = (-16, -8, 8, 16)
 
 
@@ -101,9 +103,8 @@ def colour_difference(picture: Image, reference: Image) -> float:
     _same_size(picture, reference)
     total = 0.0
     for rows in _strips(picture.shape[0]):
-        one, other = (
-            cv2.cvtColor(image[rows].astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for image in (picture, reference)
-        )
+        # from linear light: OpenCV's own linearisation goes through a coarse table, and takes five times as long
+        one, other = (cv2.cvtColor(_LINEAR[image[rows]], cv2.COLOR_LRGB2LAB) for image in (picture, reference))
         total += float(np.sum(np.sqrt(((one - other) ** 2).sum(axis=2)), dtype=np.float64))
     return float(total / (picture.shape[0] * picture.shape[1]))
 

@@ -44,6 +44,14 @@ def test_a_reference_that_is_off_is_aligned(client: httpx.Client, photo: npt.NDA
     assert aligned["input"]["psnr"] > off["input"]["psnr"] + 5
 
 
+def test_a_turned_reference_is_told_from_a_foreign_one(client: httpx.Client, photo: npt.NDArray[np.uint8]) -> None:
+    files = {"image": png(photo), "reference": png(photo[::-1, ::-1])}
+    answer = client.post("/evaluate", files=files, data={"align": "true"})
+    assert answer.status_code == 422
+    assert answer.json()["type"] == "urn:pix2dslr:problem:not-aligned"
+    assert "turned or mirrored" in answer.json()["detail"]
+
+
 def test_the_comparison_as_a_picture(client: httpx.Client, photo: npt.NDArray[np.uint8]) -> None:
     files = {"image": png(photo), "reference": png(photo[:, ::-1])}
     answer = client.post("/evaluate", files=files, headers={"Accept": "image/png"})
