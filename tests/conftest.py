@@ -7,10 +7,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import skimage.data
+from hypothesis import settings
 
 from service.generator import Generator
 from service.scheduler import Scheduler
 from tests.onnx_files import write_generator
+
+# a busy machine is no reason to fail; on CI hypothesis draws the same examples every time of its own accord
+settings.register_profile("patient", parent=settings(), deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
