@@ -120,7 +120,8 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def _explain(entry: ErrorDetails) -> str:
-    return f"{'.'.join(str(part) for part in entry['loc'])}: {entry['msg']}"
+    given = "" if entry["type"] == "missing" else f", not {entry['input']!r}"
+    return f"{'.'.join(str(part) for part in entry['loc'])}: {entry['msg']}{given}"
 
 
 _READER = TypeAdapter(TrainConfig)

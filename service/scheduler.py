@@ -126,6 +126,8 @@ class Job:
         Raises:
             Cancelled, DeadlineExceeded, InferenceFailed, Closed: there will be no answer.
         """
+        if self._cancelled.is_set():
+            raise Cancelled
         try:
             return future.result(max(0.0, self._deadline - time.monotonic()))
         except TimeoutError:

@@ -1,6 +1,7 @@
 """uvicorn with a drain: on SIGTERM not ready at once, running requests finish, new ones get 503, then exit 0."""
 
 import asyncio
+import contextvars
 import logging
 import signal
 import socket
@@ -38,7 +39,8 @@ class DrainingServer(uvicorn.Server):
         if self._state.draining:
             super().handle_exit(sig, frame)
             return
-        log.info("%s: finishing %d requests", signal.Signals(sig).name, self._state.running)
+        # in an empty context: the signal comes in the middle of some request, whose id is not this line's
+        contextvars.Context().run(log.info, "%s: requests to finish: %d", signal.Signals(sig).name, self._state.running)
         self._state.draining = True
         self._drain_until = time.monotonic() + self._state.settings.drain_timeout_s
 

@@ -202,10 +202,9 @@ class Blender:
         self._row += 1
         finished = rows.starts[self._row] if self._row < len(rows.starts) else height
         self._finish(max(top, 0), min(finished, height), max(top, 0) - top)
-        shift = finished - top
-        if shift < TILE:
-            self._strip[: TILE - shift] = self._strip[shift:]
-            self._strip[TILE - shift :] = 0
+        shift = min(finished - top, TILE)
+        self._strip[: TILE - shift] = self._strip[shift:]
+        self._strip[TILE - shift :] = 0
 
     def _finish(self, first: int, last: int, offset: int) -> None:
         source: Pixels = self._source[first:last]

@@ -138,4 +138,10 @@ def form_schema(options: type[BaseModel], reference: str) -> dict[str, Any]:
     content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
     if required == ["image"]:
         content |= {media_type(format_): {"schema": file} for format_ in FORMATS}
-    return {"requestBody": {"required": True, "content": content}}
+    described: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
+    if required == ["image"]:  # a raw body leaves the options to the query
+        described["parameters"] = [
+            {"name": name, "in": "query", "required": False, "schema": entry}
+            for name, entry in schema["properties"].items()
+        ]
+    return described

@@ -172,7 +172,7 @@ def test_sigterm_finishes_what_runs_refuses_what_comes_and_exits_0(serve_session
     with ThreadPoolExecutor(1) as pool, server.client() as client:
         big = in_flight(server, pool)
         server.process.send_signal(signal.SIGTERM)
-        server.wait_for("SIGTERM: finishing 1 request")
+        server.wait_for(r"\[-\] SIGTERM: requests to finish: 1")
         ready = client.get("/readyz")
         assert ready.status_code == 503
         assert ready.json()["reasons"] == ["shutting down"]
@@ -239,6 +239,8 @@ def test_the_documents(server: Server) -> None:
     assert {"image", "reference", "camera", "strength", "overlap", "format", "encoder_quality", "metadata"} == set(
         form["properties"]
     )
+    query = {each["name"] for each in operations["/enhance"]["post"]["parameters"] if each["in"] == "query"}
+    assert query == {"camera", "strength", "overlap", "format", "encoder_quality", "metadata"}
     assert {"400", "413", "415", "422", "429", "503", "504"} <= operations["/enhance"]["post"]["responses"].keys()
     assert "ProblemDetails" in document["components"]["schemas"]
 

@@ -1,7 +1,7 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.spec import TILE
@@ -75,6 +75,7 @@ def _identity(picture: npt.NDArray[np.uint8 | np.uint16], layout: Plan) -> npt.N
 @given(
     st.integers(1, 500), st.integers(1, 500), overlaps, st.sampled_from([np.uint8, np.uint16]), st.integers(0, 2**32)
 )
+@example(637, 1, 0, np.uint8, 0)  # two rows of tiles that share no pixel
 def test_what_is_cut_blends_back_bit_for_bit(
     height: int, width: int, overlap: int, dtype: type[np.uint8 | np.uint16], seed: int
 ) -> None:
