@@ -120,7 +120,8 @@ _TABLE: Mapping[type[Exception], _Row] = {
     NotAligned: _Row(
         _NOT_ALIGNED,
         lambda e: (
-            f"Only {e.inliers} points match, and at least {e.needed} are needed: send a reference of the same scene."
+            f"Only {e.inliers} points match, and at least {e.needed} are needed: send two photos of the same scene; "
+            "small or flat pictures have too few points."
         ),
     ),
     QueueFull: _Row(
