@@ -38,7 +38,11 @@ _HEADERS = {
         },
         **documented(400, 413, 415, 422, 429, 500, 503, 504),
     },
-    openapi_extra=form_schema(EnhanceOptions, "The same scene at the same size: X-PSNR and X-SSIM are answered."),
+    openapi_extra=form_schema(
+        EnhanceOptions,
+        "The same scene at the same size: X-PSNR and X-SSIM are answered.",
+        reference_required=False,
+    ),
 )
 async def enhance(request: Request, accept: Annotated[str, Header()] = "*/*") -> Response:
     """Enhance a JPEG, PNG or WebP picture of any size up to the limit.

@@ -35,7 +35,9 @@ Image = npt.NDArray[np.uint8]
         },
         **documented(400, 413, 415, 422, 429, 500, 503, 504),
     },
-    openapi_extra=form_schema(EvaluateOptions, "Required: what the picture should look like, such as the DSLR's."),
+    openapi_extra=form_schema(
+        EvaluateOptions, "What the picture should look like, such as the DSLR's.", reference_required=True
+    ),
 )
 async def evaluate(request: Request, accept: Annotated[str, Header()] = "*/*") -> Response:
     """Enhance the file `image` and measure it, before and after, against the file `reference`."""

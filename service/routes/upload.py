@@ -119,12 +119,13 @@ async def run_in_thread(request: Request, work: Callable[[Cancellation], Result]
     return result[0]
 
 
-def form_schema(options: type[BaseModel], reference: str) -> dict[str, Any]:
+def form_schema(options: type[BaseModel], reference: str, *, reference_required: bool) -> dict[str, Any]:
     """Describe the request body for OpenAPI.
 
     Args:
         options: the model of the form's fields.
-        reference: what the file `reference` is for; required where it begins with "Required".
+        reference: what the file `reference` is for.
+        reference_required: whether there is nothing to do without it; a raw body, which holds one file, is then none.
     """
     file = {"type": "string", "format": "binary"}
     schema = options.model_json_schema()
@@ -133,13 +134,13 @@ def form_schema(options: type[BaseModel], reference: str) -> dict[str, Any]:
         "reference": {**file, "description": reference},
         **schema["properties"],
     }
-    required = ["image", "reference"] if reference.startswith("Required") else ["image"]
+    required = ["image", "reference"] if reference_required else ["image"]
     form = {"type": "object", "required": required, "properties": properties}
     content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
-    if required == ["image"]:
-        content |= {media_type(format_): {"schema": file} for format_ in FORMATS}
     described: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
-    if required == ["image"]:  # a raw body leaves the options to the query
+    if not reference_required:
+        content |= {media_type(format_): {"schema": file} for format_ in FORMATS}
+        # a raw body leaves the options to the query
         described["parameters"] = [
             {"name": name, "in": "query", "required": False, "schema": entry}
             for name, entry in schema["properties"].items()
