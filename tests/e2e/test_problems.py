@@ -174,7 +174,7 @@ def test_sigterm_finishes_what_runs_refuses_what_comes_and_exits_0(serve_session
     with ThreadPoolExecutor(1) as pool, server.client() as client:
         big = in_flight(server, pool)
         server.process.send_signal(signal.SIGTERM)
-        server.wait_for(r"\[-\] SIGTERM: requests to finish: 1")
+        server.wait_for(r"\[-\] SIGTERM: requests to finish: [12]")  # a probe may be just ending
         ready = client.get("/readyz")
         assert ready.status_code == 503
         assert ready.json()["reasons"] == ["shutting down"]
@@ -208,9 +208,7 @@ def test_a_client_that_hangs_up_costs_nothing_more(serve_session: Serve) -> None
     with server.client() as client:
         assert client.post("/enhance", files={"image": GOOD}).status_code == 200
     after = server.metric("pix2dslr_tiles_total")
-    assert after - done <= LARGEST_BATCH + 1, (
-        "nothing but the batch that was on the device, and the next request's tile"
-    )
+    assert after - done <= LARGEST_BATCH + 1, "only the batch that was on the device, and this request"
     assert after < BIG_TILES, "the rest was dropped"
     assert server.stop() == 0
 
