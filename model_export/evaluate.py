@@ -71,7 +71,7 @@ def open_network(path: Path) -> Network:
 
 def _tiled(generator: Generator, picture: Image) -> Image:
     layout = plan(picture.shape[0], picture.shape[1], generator.spec.overlap)
-    context = np.broadcast_to(context_of(picture), (_BATCH, *context_of(picture).shape))
+    context = np.repeat(context_of(picture)[None], _BATCH, axis=0)
     blender = Blender(picture, layout)
     for row in range(len(layout.rows.starts)):
         tiles = cut_row(picture, layout, row)

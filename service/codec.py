@@ -268,11 +268,12 @@ def encode(picture: Picture, format_: Format, quality: int = 95, keep_metadata: 
     suffix = f".{format_}"
     blocks = {cv2.IMAGE_METADATA_EXIF: picture.header.exif, cv2.IMAGE_METADATA_ICCP: picture.header.icc_profile}
     kept = {kind: np.frombuffer(block, np.uint8) for kind, block in blocks.items() if block}
+    segments = b""
     profile = picture.header.icc_profile
-    split = format_ == "jpeg" and profile is not None and len(profile) > _MAX_SEGMENT
-    if split:
+    if format_ == "jpeg" and profile and len(profile) > _MAX_SEGMENT:
         del kept[cv2.IMAGE_METADATA_ICCP]
-    segments = _icc_segments(profile) if keep_metadata and split and profile else b""
+        if keep_metadata and len(profile) <= 255 * _MAX_SEGMENT:  # parts are counted in one byte
+            segments = _icc_segments(profile)
     while keep_metadata and kept:
         try:
             done, encoded = cv2.imencodeWithMetadata(suffix, array, list(kept), list(kept.values()), options)

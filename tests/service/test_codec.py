@@ -238,6 +238,11 @@ class TestColourProfile:
         assert after.getexif()[MAKE] == "Toy"
         assert after.info.get("icc_profile") == profile
 
+    def test_one_that_jpeg_can_not_hold_does_not_cost_the_picture(self) -> None:
+        profile = bytes(16) + b"RGB " + bytes(255 * 65_519)
+        picture = Picture(photo(), Header("png", photo().shape[0], photo().shape[1], icc_profile=profile))
+        assert opened(encode(picture, "jpeg")).size == photo().shape[1::-1]
+
     @pytest.mark.parametrize(("mode", "space"), [("L", b"GRAY"), ("CMYK", b"CMYK")])
     @each_format
     def test_one_for_other_channels_than_rgb_is_not_kept(self, format_: Format, mode: str, space: bytes) -> None:
