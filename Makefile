@@ -6,7 +6,7 @@ DATA ?= data
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test lint format bench model image clean
+.PHONY: serve test lint format bench model model-iphone model-blackberry model-sony image clean
 
 serve: .venv/.serve
 	$(BIN)/pix2dslr serve --host $(HOST) --port $(PORT)
@@ -26,10 +26,34 @@ format: .venv/.test
 bench: .venv/.test
 	$(BIN)/python -m benchmarks
 
-# Trains the shipped generators; see "Train on DPED" in README.md for the data. Goes on where it was stopped.
-model: .venv/.test
-	$(BIN)/pix2dslr-export train model_export/configs/iphone.toml --data $(DATA) --out runs/iphone
-	$(BIN)/pix2dslr-export export runs/iphone/checkpoint.pt service/models/iphone.onnx --tiles $(DATA)/dped/pairs/iphone/iphone
+# Trains the shipped generators (the configurations `ship`); see "Train on DPED" in README.md for the data.
+# Each step goes on where it was stopped. RUNS holds their checkpoints and reports.
+EXPORT := $(BIN)/pix2dslr-export
+SHIP := model_export/configs/ship
+RUNS ?= runs
+
+model: model-iphone model-blackberry model-sony
+
+$(RUNS)/iphone-distil/report.html: .venv/.test
+	$(EXPORT) train $(SHIP)/iphone-distil.toml --data $(DATA) --out $(RUNS)/iphone-distil
+
+model-iphone: $(RUNS)/iphone-distil/report.html
+	$(EXPORT) train $(SHIP)/iphone.toml --data $(DATA) --out $(RUNS)/iphone --start-from $(RUNS)/iphone-distil/checkpoint.pt
+	$(EXPORT) export $(RUNS)/iphone/checkpoint.pt service/models/iphone.onnx --tiles $(DATA)/dped/pairs/iphone/iphone
+
+# The photos that are left out of training are what the generator is validated on.
+HELD_PHONE := 1 8 15
+HELD_GOOD := casa-mila singaporean-cityscape
+TEACH = $(EXPORT) distil $(DATA)/dped/published/dped_$*.onnx
+
+model-blackberry model-sony: model-%: $(RUNS)/iphone-distil/report.html
+	$(TEACH) $(DATA)/dped/photos/iphone $(DATA)/distilled/$*/iphone --tiles 50 $(HELD_PHONE:%=--without %)
+	$(TEACH) $(DATA)/photos-cc0 $(DATA)/distilled/$*/cc0 --tiles 20 --shots 4 $(HELD_GOOD:%=--without %)
+	$(TEACH) $(DATA)/bsds500/photos $(DATA)/distilled/$*/bsds --tiles 0 --every 4
+	$(TEACH) $(DATA)/dped/photos/iphone $(DATA)/distilled/$*/held --tiles 20 $(HELD_PHONE:%=--only %)
+	$(TEACH) $(DATA)/photos-cc0 $(DATA)/distilled/$*/held --tiles 10 --shots 2 $(HELD_GOOD:%=--only %)
+	$(EXPORT) train $(SHIP)/$*.toml --data $(DATA) --out $(RUNS)/$* --start-from $(RUNS)/iphone-distil/checkpoint.pt
+	$(EXPORT) export $(RUNS)/$*/checkpoint.pt service/models/$*.onnx --tiles $(DATA)/dped/pairs/iphone/iphone
 
 image:
 	docker compose build

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.server import running_server
-from model_export.evaluate import open_network
+from model_export.contenders import open_network
 from model_export.export import Loaded, export
 from model_export.networks import UNetGenerator
 from service.generator import Generator
@@ -72,15 +72,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         networks = {path.stem: path for path in (IPHONE, textbook(Path(folder)), *options.networks)}
         square = photo(1024, 1024)
-        calls = {name: partial(open_network(path), square) for name, path in networks.items()}
+        calls = {name: partial(open_network(path).run, square) for name, path in networks.items()}
         costs = in_turns(calls, options.rounds)
+        per_batch = {name: Generator(networks[name]) for name in ("iphone", "unet128")}
+        batch = np.zeros((8, TILE, TILE, 3), np.uint8), np.zeros((8, CONTEXT, CONTEXT, 3), np.uint8)
+        tiled = in_turns({name: partial(net, *batch) for name, net in per_batch.items()}, options.rounds * 4)
+    rows.append(("8 tiles through unet128", "iphone", tiled["unet128"], tiled["iphone"]))
     rows += [
         (f"1 megapixel through {name}", "iphone", costs[name], costs["iphone"]) for name in costs if name != "iphone"
     ]
 
     generator = Generator(IPHONE)
     tiles = plan(3000, 4000).tiles
-    batch = np.zeros((8, TILE, TILE, 3), np.uint8), np.zeros((8, CONTEXT, CONTEXT, 3), np.uint8)
     _, big = cv2.imencode(".jpg", photo(3000, 4000))
     _, thumbnail = cv2.imencode(".png", photo(128, 128))
     one = batch[0][:1], batch[1][:1]

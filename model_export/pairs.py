@@ -12,13 +12,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from service.spec import TILE
+from service.spec import CONTEXT, TILE
 from service.tiling import context_of, pad_reflect
 
 Policy = Literal["reflect", "resize"]
@@ -46,6 +46,19 @@ class Sample:
     target: PixelArray
     mask: npt.NDArray[np.float32]
     context: PixelArray
+
+
+@dataclass(frozen=True)
+class Strips:
+    """Pairs of overlapping tiles of one photo, the second further right; what both show should come out alike.
+
+    Attributes:
+        tiles: uint8 (N, 2, 128, 128, 3), RGB.
+        contexts: uint8 (N, 32, 32, 3), RGB, the whole photo, turned as the tiles are.
+    """
+
+    tiles: PixelArray
+    contexts: PixelArray
 
 
 class Source(Protocol):
@@ -142,6 +155,15 @@ def named(pairs: Sequence[PairPaths], names: frozenset[str]) -> tuple[list[PairP
     return rest, [pair for pair in pairs if pair.phone.stem in names]
 
 
+def list_pictures(folder: Path) -> list[Path]:
+    """List the pictures of a folder, numbers by value.
+
+    Raises:
+        PairsError: the folder is missing or empty, or two pictures have one name.
+    """
+    return [path for _, path in sorted(_pictures(folder).items(), key=lambda entry: _by_number(entry[0]))]
+
+
 def _pictures(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise PairsError(f"{folder} is no folder")
@@ -200,7 +222,7 @@ def real_tiles(folder: Path, most: int) -> tuple[PixelArray, PixelArray]:
     Raises:
         PairsError: the folder is missing or empty, or a file can't be read.
     """
-    files = [path for _, path in sorted(_pictures(folder).items(), key=lambda entry: _by_number(entry[0]))]
+    files = list_pictures(folder)
     tiles, contexts = [], []
     for path in files[:: max(1, len(files) // most)][:most]:
         picture = read_rgb(path)
@@ -218,6 +240,9 @@ class PatchPairs:
     def __init__(self, pairs: Sequence[PairPaths], policy: Policy = "reflect") -> None:
         self._pairs = pairs
         self._policy = policy
+
+    def __len__(self) -> int:
+        return len(self._pairs)
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """Draw a pair, each with equal chance."""
@@ -260,6 +285,31 @@ class PhotoCrops:
         )
         return augment(sample, rng)
 
+    @property
+    def offers_strips(self) -> bool:
+        """Whether tiles may start anywhere and are shown with their photo, so that neighbours can be compared."""
+        return self._grid is None and not self._lone
+
+    def draw_strip(self, rng: np.random.Generator, shift: int) -> tuple[PixelArray, PixelArray]:
+        """Draw two tiles of one photo, `shift` columns apart, turned by one of the square's eight symmetries.
+
+        Returns:
+            The tiles, uint8 (2, 128, 128, 3), and the photo's context, uint8 (32, 32, 3), turned alike.
+
+        Raises:
+            PairsError: a photo can't be read or is too small.
+        """
+        index = int(rng.integers(len(self._pairs)))
+        phone, _, context = self._photo(index)
+        if min(phone.shape[:2]) < TILE + shift:
+            raise PairsError(f"{self._pairs[index].phone} is smaller than a strip of {TILE + shift}x{TILE}")
+        # the photo is turned and not the strip, so that `shift` goes to the right and yet along either of its sides
+        phone, context = _turned([phone, context], rng)
+        top = int(rng.integers(phone.shape[0] - TILE + 1))
+        left = int(rng.integers(phone.shape[1] - TILE - shift + 1))
+        strip = phone[top : top + TILE, left : left + TILE + shift]
+        return np.stack([strip[:, :TILE], strip[:, shift:]]), context
+
     def _start(self, size: int, rng: np.random.Generator) -> int:
         if self._grid is None:
             return int(rng.integers(size - TILE + 1))
@@ -283,20 +333,24 @@ class PhotoCrops:
 
 def augment(sample: Sample, rng: np.random.Generator) -> Sample:
     """Flip and transpose a sample, its context with it: the eight symmetries of the square with equal chance."""
-    parts: list[npt.NDArray[np.generic]] = [sample.tile, sample.target, sample.mask, sample.context]
+    return Sample(*_turned(list(_arrays(sample)), rng))
+
+
+def _turned(parts: list[Any], rng: np.random.Generator) -> list[Any]:
     if rng.random() < 0.5:
         parts = [part[::-1] for part in parts]
     if rng.random() < 0.5:
         parts = [part[:, ::-1] for part in parts]
     if rng.random() < 0.5:
         parts = [part.swapaxes(0, 1) for part in parts]
-    return Sample(*parts)  # type: ignore[arg-type]
+    return parts
 
 
 class MixedBatches:
     """Batches drawn from several sources by share.
 
-    Batch number k depends on the seed and k alone, so a resumed run sees exactly the batches that it would have seen.
+    What lies at place i of batch number k depends on the seed, k and i alone: a resumed run sees exactly the batches
+    that it would have seen, and each of several processes can draw its own places of a batch without the others'.
     """
 
     def __init__(self, sources: Sequence[Source], shares: Sequence[float], batch: int, seed: int) -> None:
@@ -307,12 +361,55 @@ class MixedBatches:
         edges = np.cumsum(shares) / np.sum(shares)
         self._places = np.searchsorted(edges, (np.arange(batch) + 0.5) / batch)
         self._seed = seed
+        self._photos = [
+            (source, share)
+            for source, share in zip(sources, shares, strict=True)
+            if isinstance(source, PhotoCrops) and source.offers_strips
+        ]
+
+    @property
+    def epoch(self) -> int:
+        """Batches that draw as many samples as there are pairs.
+
+        Raises:
+            PairsError: there are several sources, or crops of photos, of which there is no such number.
+        """
+        if len(self._sources) != 1 or not isinstance(self._sources[0], PatchPairs):
+            raise PairsError("only a single source of patch pairs has epochs")
+        return -(-len(self._sources[0]) // len(self._places))
 
     def __getitem__(self, number: int) -> Sample:
         """Return batch `number` (0, 1, ...) as one Sample whose arrays have a leading batch dimension."""
-        rng = np.random.default_rng([self._seed, number])
-        samples = [self._sources[place].draw(rng) for place in self._places]
+        return self.part(number, 0, 1)
+
+    def part(self, number: int, first: int, every: int) -> Sample:
+        """Return the places first, first + every, ... of batch `number`, at least one."""
+        samples = [
+            self._sources[self._places[place]].draw(np.random.default_rng([self._seed, number, place]))
+            for place in range(first, len(self._places), every)
+        ]
         return Sample(*(np.stack(arrays) for arrays in zip(*map(_arrays, samples), strict=True)))
+
+    def strips(self, number: int, count: int, shift: int, first: int = 0, every: int = 1) -> Strips:
+        """Return the places first, first + every, ... of the `count` strips that go with batch `number`; maybe none.
+
+        Raises:
+            PairsError: no source offers strips, or a photo can't be read or is too small.
+        """
+        if not self._photos:
+            raise PairsError("strips need a source of whole photos, neither lone nor on a grid")
+        edges = np.cumsum([share for _, share in self._photos])
+        tiles, contexts = [], []
+        for place in range(first, count, every):
+            # the last number keeps these draws apart from the batch's own
+            rng = np.random.default_rng([self._seed, number, place, 1])
+            source, _ = self._photos[int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))]
+            pair, context = source.draw_strip(rng, shift)
+            tiles.append(pair)
+            contexts.append(context)
+        if not tiles:
+            return Strips(np.empty((0, 2, TILE, TILE, 3), np.uint8), np.empty((0, CONTEXT, CONTEXT, 3), np.uint8))
+        return Strips(np.stack(tiles), np.stack(contexts))
 
 
 def _arrays(sample: Sample) -> tuple[npt.NDArray[np.generic], ...]:

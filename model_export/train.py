@@ -3,221 +3,231 @@
 import dataclasses
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from model_export import losses
-from model_export.config import ConfigError, SourceConfig, TrainConfig
-from model_export.networks import Generator, PatchDiscriminator, UNetGenerator
-from model_export.pairs import (
-    MixedBatches,
-    PairPaths,
-    PairsError,
-    PatchPairs,
-    PhotoCrops,
-    Policy,
-    Sample,
-    Source,
-    centred,
-    dped_patches,
-    match_folders,
-    named,
-    patch_sample,
-)
-from service.quality import psnr, ssim
+from model_export.adversaries import Adversary
+from model_export.checkpoints import is_of, load_checkpoint, load_own, write_checkpoint
+from model_export.config import ConfigError, TrainConfig
+from model_export.engine import Across, open_engine, prepare, random_states, set_random_state
+from model_export.networks import PatchDiscriminator, UNetGenerator
+from model_export.pairs import MixedBatches, PairPaths, Sample, Strips
+from model_export.scoring import PairScore, means, score_pairs, to_tensor
 
-CHECKPOINT_VERSION = 1
+__all__ = ["Trainer", "load_checkpoint"]
 
-
-def open_pairs(config: SourceConfig, data: Path) -> list[PairPaths]:
-    """List the pairs of one source.
-
-    Raises:
-        PairsError: as `pairs.match_folders`.
-    """
-    root = data / config.root
-    if config.kind == "dped":
-        found = dped_patches(root, config.camera)
-    else:
-        found = match_folders(root / config.phone, root / config.target)
-    return named(found, frozenset(config.leave_out))[0]
-
-
-def open_data(config: TrainConfig, data: Path) -> tuple[MixedBatches, list[PairPaths]]:
-    """Open what a run trains on and what it validates on; no validation pair is trained on.
-
-    Raises:
-        PairsError: a folder or file can't be used.
-    """
-    held_back = frozenset(config.validation_names)
-    validation = open_pairs(config.validation, data)
-    if held_back:
-        validation = named(validation, held_back)[1]
-    seen = {pair.phone.resolve() for pair in validation}
-    sources: list[Source] = []
-    for source in config.sources:
-        pairs = [pair for pair in open_pairs(source, data) if pair.phone.resolve() not in seen]
-        if not pairs:
-            raise PairsError(f"nothing is left to train on in {data / source.root / source.phone}")
-        if source.kind == "photos":
-            sources.append(PhotoCrops(pairs, source.grid, source.lone))
-        else:
-            sources.append(PatchPairs(pairs, source.policy))
-    shares = [source.share for source in config.sources]
-    return MixedBatches(sources, shares, config.batch, config.seed), validation
-
-
-def to_tensor(pixels: npt.NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
-    """Turn uint8 (N, H, W, 3) into float32 (N, 3, H, W) in 0..1."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
-    return tensor.permute(0, 3, 1, 2).float().div(255).contiguous(memory_format=torch.channels_last)
-
-
-@torch.no_grad()
-def score(generator: Generator, pairs: Sequence[PairPaths], policy: Policy = "reflect") -> tuple[float, float]:
-    """Mean PSNR (dB) and SSIM of a generator's 8-bit outputs over patch pairs, each placed as the service places it.
-
-    Raises:
-        PairsError: a pair can't be read or is larger than a tile.
-    """
-    device = next(generator.parameters()).device
-    was_training = generator.training
-    generator.eval()
-    scores = []
-    for pair in pairs:
-        phone, target = pair.load()
-        height, width = phone.shape[:2]
-        top, left = centred(height), centred(width)
-        sample = patch_sample(phone, target, policy, top, left)
-        output = generator(to_tensor(sample.tile[None], device), to_tensor(sample.context[None], device))
-        pixels = output.clamp(0, 1)[0].permute(1, 2, 0).mul(255).round().byte().cpu().numpy()
-        if policy == "reflect":
-            here = np.s_[top : top + height, left : left + width]
-            scores.append((psnr(pixels[here], target), ssim(pixels[here], target)))
-        else:
-            scores.append((psnr(pixels, sample.target), ssim(pixels, sample.target)))
-    generator.train(was_training)
-    mean_psnr, mean_ssim = np.mean(scores, axis=0)
-    return float(mean_psnr), float(mean_ssim)
+Validated = Callable[[int, list[PairScore]], None]
 
 
 class Trainer:
-    """One run: networks, optimisers, schedule and progress, all of it in its checkpoint."""
+    """One run: networks, optimisers, schedule and progress, all of it in its checkpoint.
 
-    def __init__(self, config: TrainConfig, batches: MixedBatches, device: torch.device | str = "cpu") -> None:
+    Where several processes train together, each has a Trainer and calls the same methods in the same order; they
+    share each batch, and the main one validates, reports and writes.
+
+    Attributes:
+        steps: how many the run takes in all.
+        step: how many it has taken.
+        history: one entry a validation: `step`, the mean of each `loss/NAME` since the one before, `psnr`, `ssim`,
+            `learning_rate` and `rate`, the tiles a second.
+        generator, averaged: the network that is trained and the moving average of its weights.
+    """
+
+    def __init__(self, config: TrainConfig, batches: MixedBatches, device: str = "cpu", data: Path = Path()) -> None:
+        """Start a run.
+
+        Args:
+            config: what decides it.
+            batches: what it learns from.
+            device: see `engine.open_engine`.
+            data: the folder that `config.content_weights` is relative to.
+
+        Raises:
+            ConfigError: the device can't do what the configuration asks for.
+        """
+        self.engine = open_engine(device, config.precision)
+        if config.batch < self.engine.num_processes:
+            raise ConfigError(f"batch: {config.batch} tiles can't be shared by {self.engine.num_processes} processes")
         torch.manual_seed(config.seed)
         self.config = config
+        self.steps = config.epochs * batches.epoch if config.epochs else config.steps or 0
         self.step = 0
         self.history: list[dict[str, float]] = []
+        self._sums: dict[str, float] = {}
         self._batches = batches
-        self._device = torch.device(device)
-        self.generator = UNetGenerator(config.architecture).to(self._device)
-        self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._device = self.engine.device
+        self._across = Across(self.engine)
+        self.generator = UNetGenerator(config.architecture)
+        self._forward = prepare(self.generator, self.engine)
         self.averaged = UNetGenerator(config.architecture).to(self._device).requires_grad_(False)
         self.averaged.load_state_dict(self.generator.state_dict())
-        self.discriminator = PatchDiscriminator().to(self._device) if config.weights.get("gan") else None
-        self._generator_adam = torch.optim.Adam(self.generator.parameters(), config.learning_rate, config.betas)
-        self._discriminator_adam = (
-            torch.optim.Adam(self.discriminator.parameters(), 2e-4, (0.5, 0.999)) if self.discriminator else None
-        )
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._generator_adam, self._rate)
+        width, weights = config.discriminator_width, config.weights
+        self._conditional = Adversary(6, width, config.gan_loss, self.engine) if weights.get("gan") else None
+        # DPED's is trained by cross-entropy, on grey pictures: colour is the colour term's business
+        self._texture = Adversary(1, width, "bce", self.engine) if weights.get("texture") else None
+        self._features = _content_network(config, data).to(self._device) if weights.get("content") else None
+        self._adam = torch.optim.Adam(self.generator.parameters(), config.learning_rate, config.betas)
+        self._optimizer = self.engine.prepare_optimizer(self._adam)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._adam, self._rate)
+        if self.engine.process_index:  # dropout of its own
+            torch.manual_seed(config.seed + self.engine.process_index)
+
+    @property
+    def discriminator(self) -> PatchDiscriminator | None:
+        """The conditional discriminator, where `gan` has a weight."""
+        return self._conditional.network if self._conditional else None
+
+    @property
+    def texture_discriminator(self) -> PatchDiscriminator | None:
+        """The discriminator of grey pictures, where `texture` has a weight."""
+        return self._texture.network if self._texture else None
 
     def _rate(self, step: int) -> float:
         if self.config.schedule == "constant":
             return 1.0
-        rise = 0.15 * self.config.steps
+        rise = 0.15 * self.steps
         if step < rise:
             return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * step / rise))
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / (self.config.steps - rise)))) + 1e-4
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / (self.steps - rise)))) + 1e-4
 
     def run(
-        self, validation: Sequence[PairPaths], checkpoint: Path, report: Callable[[dict[str, float]], None]
+        self,
+        validation: Sequence[PairPaths],
+        checkpoint: Path,
+        report: Callable[[dict[str, float]], None],
+        validated: Validated | None = None,
     ) -> None:
-        """Train to the configured number of steps, writing `checkpoint` at each validation.
+        """Train to the configured number of steps, writing `checkpoint` at each validation and between them.
 
         Args:
             validation: patch pairs to score.
             checkpoint: where the state goes; a file that exists is replaced whole, never half-written.
             report: is given each step's losses, with `psnr` and `ssim` in the steps that validated.
+            validated: is given the step and every pair's score at each validation, before the checkpoint is written.
         """
-        sums: dict[str, float] = {}
-        for batch in self._prefetch():
-            values = self._train_step(batch)
+        since = time.perf_counter()
+        for batch, strips in self._prefetch():
+            rate = self._adam.param_groups[0]["lr"]
+            values = self._train_step(batch, strips)
             for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value
-            if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
-                mean_psnr, mean_ssim = score(self.averaged, validation, self.config.validation.policy)
-                since = self.step - (int(self.history[-1]["step"]) if self.history else 0)
-                means = {name: total / since for name, total in sums.items()}
-                self.history.append({"step": self.step, **means, "psnr": mean_psnr, "ssim": mean_ssim})
-                sums.clear()
+                self._sums[name] = self._sums.get(name, 0.0) + value
+            last = self.step == self.steps
+            validates = last or self.step % self.config.validate_every == 0
+            if validates or self.step % self.config.checkpoint_every == 0:
+                self._sums["seconds"] = self._sums.get("seconds", 0.0) + time.perf_counter() - since
+                if validates:
+                    values |= self._validate(validation, rate, validated)
                 self.save(checkpoint)
-                values |= {"psnr": mean_psnr, "ssim": mean_ssim}
-            report({"step": self.step, **values})
+                since = time.perf_counter()
+            if self.engine.is_main_process:
+                report({"step": self.step, **values})
 
-    def _prefetch(self) -> Iterator[Sample]:
-        """Yield the batches from the current step on, each prepared while the one before is trained on."""
+    def _validate(self, validation: Sequence[PairPaths], rate: float, validated: Validated | None) -> dict[str, float]:
+        seconds = self._sums.pop("seconds")
+        since = self.step - (int(self.history[-1]["step"]) if self.history else 0)
+        entry = {"step": self.step, **{name: total / since for name, total in self._sums.items()}}
+        self._sums = {}
+        scores: dict[str, float] = {}
+        if self.engine.is_main_process:
+            pairs = score_pairs(self.averaged, validation, self.config.validation.policy)
+            if validated is None:  # the pictures of a few thousand pairs are not to be kept for no one
+                mean_psnr, mean_ssim = means([(pair.psnr, pair.ssim) for pair in pairs])
+            else:
+                kept = list(pairs)
+                mean_psnr, mean_ssim = means([(pair.psnr, pair.ssim) for pair in kept])
+            scores = {"psnr": mean_psnr, "ssim": mean_ssim}
+        entry |= {**scores, "learning_rate": rate, "rate": since * self.config.batch / seconds}
+        self.history.append(entry)
+        if validated is not None and self.engine.is_main_process:
+            validated(self.step, kept)
+        self.engine.wait_for_everyone()
+        return scores
+
+    def _prefetch(self) -> Iterator[tuple[Sample, Strips | None]]:
+        """Yield this process's part of each batch to come, prepared while the one before is trained on."""
+        first, every = self.engine.process_index, self.engine.num_processes
+        config = self.config
+
+        def load(number: int) -> tuple[Sample, Strips | None]:
+            sample, strips = self._batches.part(number, first, every), None
+            if config.weights.get("consistency"):
+                count, shift = config.consistency_strips, config.consistency_shift
+                strips = self._batches.strips(number, count, shift, first, every)
+            return sample, strips
+
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            upcoming = pool.submit(self._batches.__getitem__, self.step)
-            for number in range(self.step, self.config.steps):
+            upcoming = pool.submit(load, self.step)
+            for number in range(self.step, self.steps):
                 batch = upcoming.result()
-                if number + 1 < self.config.steps:
-                    upcoming = pool.submit(self._batches.__getitem__, number + 1)
+                if number + 1 < self.steps:
+                    upcoming = pool.submit(load, number + 1)
                 yield batch
 
-    def _train_step(self, batch: Sample) -> dict[str, float]:
+    def _train_step(self, batch: Sample, strips: Strips | None) -> dict[str, float]:
         picture, target, context = (to_tensor(x, self._device) for x in (batch.tile, batch.target, batch.context))
         mask = torch.from_numpy(batch.mask).to(self._device)[:, None]
-        weights = self.config.weights
-        with self._autocast():
-            output = self.generator(picture, context)
-        output = output.float()
-        values: dict[str, float] = {}
+        terms: dict[str, Tensor] = {}
+        told: dict[str, Tensor] = {}  # what is only reported
+        if strips is None:
+            output = self._forward(picture, context).float()
+        else:
+            # one pass for all: a second one through the same weights would cost more than its tiles
+            left, right = (to_tensor(strips.tiles[:, side], self._device) for side in (0, 1))
+            around = to_tensor(strips.contexts, self._device)
+            both = self._forward(torch.cat([picture, left, right]), torch.cat([context, around, around])).float()
+            output, left, right = both.split([len(picture), len(left), len(right)])
+            terms["consistency"] = losses.consistency(left, right, self.config.consistency_shift, self._across)
+        if self.step >= self.config.gan_from:
+            self._adversarial(picture, output, target, mask, terms, told)
+        for name, loss in losses.PIXELWISE.items():
+            if self.config.weights.get(name):
+                terms[name] = loss(output, target, mask, self._across)
+        if self._features is not None:
+            with self.engine.autocast():
+                terms["content"] = losses.content(self._features, output, target, mask, self._across)
         total = torch.zeros((), device=self._device)
-        adversarial = self.discriminator is not None and self.step >= self.config.gan_from
-        if adversarial:
-            values["loss/discriminator"] = self._discriminator_step(picture, output.detach(), target)
-            assert self.discriminator is not None
-            self.discriminator.requires_grad_(False)
-            with self._autocast():
-                logits = self.discriminator(picture, output)
-            self.discriminator.requires_grad_(True)
-            fooled = losses.gan(logits.float(), real=True)
-            total = total + weights["gan"] * fooled
-            values["loss/gan"] = float(fooled.detach())
-        for name, loss in (("l1", losses.l1), ("ssim", losses.ssim)):
-            if weights.get(name):
-                value = loss(output, target, mask)
-                total = total + weights[name] * value
-                values[f"loss/{name}"] = float(value.detach())
-        self._generator_adam.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        self._generator_adam.step()
+        for name, term in terms.items():
+            total = total + self.config.weights[name] * term
+        self._optimizer.zero_grad(set_to_none=True)
+        self.engine.backward(total)
+        if self.config.clip:
+            self.engine.unscale_gradients(self._optimizer)
+            torch.nn.utils.clip_grad_norm_(self.generator.parameters(), self.config.clip)
+        self._optimizer.step()
         self._schedule.step()
         self.step += 1
         self._average()
-        return values
+        told |= {f"loss/{name}": term.detach() for name, term in terms.items()}
+        # read at once: each reading waits for the GPU
+        values = self._across(torch.stack(list(told.values()))).tolist()
+        return dict(zip(told, values, strict=True))
 
-    def _discriminator_step(self, picture: Tensor, output: Tensor, target: Tensor) -> float:
-        assert self.discriminator is not None
-        assert self._discriminator_adam is not None
-        with self._autocast():
-            fake, real = self.discriminator(picture, output), self.discriminator(picture, target)
-        loss = 0.5 * (losses.gan(fake.float(), real=False) + losses.gan(real.float(), real=True))
-        self._discriminator_adam.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._discriminator_adam.step()
-        return float(loss.detach())
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+    def _adversarial(
+        self,
+        picture: Tensor,
+        output: Tensor,
+        target: Tensor,
+        mask: Tensor,
+        terms: dict[str, Tensor],
+        told: dict[str, Tensor],
+    ) -> None:
+        """One step of each discriminator, and what the generator pays for its answer."""
+        # outside the mask both are the target: padding is nothing to be told apart by
+        answer = losses.inside_or(output, target, mask)
+        if self._conditional is not None:
+            told["loss/discriminator"] = self._conditional.learn((picture, answer), (picture, target))
+            terms["gan"] = self._conditional.fooled((picture, answer))
+        if self._texture is not None:
+            grey = losses.grey(answer)
+            told["loss/texture_discriminator"] = self._texture.learn((grey,), (losses.grey(target),))
+            terms["texture"] = self._texture.fooled((grey,))
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -233,27 +243,32 @@ class Trainer:
         parts = {
             "generator": self.generator,
             "averaged": self.averaged,
+            "generator_adam": self._adam,
             "discriminator": self.discriminator,
-            "generator_adam": self._generator_adam,
-            "discriminator_adam": self._discriminator_adam,
+            "discriminator_adam": self._conditional and self._conditional.adam,
+            "texture": self.texture_discriminator,
+            "texture_adam": self._texture and self._texture.adam,
             "schedule": self._schedule,
+            "scaler": self.engine.scaler,
         }
         return {name: part for name, part in parts.items() if part is not None}
 
     def save(self, path: Path) -> None:
         """Write the whole state to `path`; the file is replaced at once."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        state = {
-            "pix2dslr": CHECKPOINT_VERSION,
-            "config": json.dumps(dataclasses.asdict(self.config)),
-            "step": self.step,
-            "history": self.history,
-            "random": torch.get_rng_state(),
-            **{name: part.state_dict() for name, part in self._modules().items()},
-        }
-        partial = path.with_name(path.name + ".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        states = random_states(self.engine)
+        if self.engine.is_main_process:
+            write_checkpoint(
+                path,
+                {
+                    "config": json.dumps(dataclasses.asdict(self.config)),
+                    "step": self.step,
+                    "history": self.history,
+                    "sums": self._sums,
+                    "random": states,
+                    **{name: part.state_dict() for name, part in self._modules().items()},
+                },
+            )
+        self.engine.wait_for_everyone()
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint of the same configuration.
@@ -261,28 +276,48 @@ class Trainer:
         Raises:
             ConfigError: the checkpoint is of another configuration, or can't be read.
         """
-        state = load_checkpoint(path)
-        if state.get("pix2dslr") != CHECKPOINT_VERSION:
-            raise ConfigError(f"{path} is no checkpoint of this version of pix2dslr")
-        if state["config"] != json.dumps(dataclasses.asdict(self.config)):
+        state = load_own(path)
+        if not is_of(state, self.config):
             raise ConfigError(f"{path} was made with another configuration; train into another folder")
+        try:
+            for name, part in self._modules().items():
+                part.load_state_dict(state[name])
+        except (KeyError, RuntimeError) as error:
+            raise ConfigError(f"{path} holds other networks than this version's: {error}".splitlines()[0]) from error
         self.step = state["step"]
         self.history = state["history"]
-        torch.set_rng_state(state["random"])
-        for name, part in self._modules().items():
-            part.load_state_dict(state[name])
+        self._sums = state.get("sums", {})
+        random = state["random"]  # one process's alone in older ones
+        set_random_state(self.engine, random if isinstance(random, list) else [{"cpu": random}])
+
+    def start_from(self, path: Path) -> None:
+        """Begin with the averaged generator of another run, and with its discriminators where they fit.
+
+        Raises:
+            ConfigError: the checkpoint can't be read, or its generator is of another architecture.
+        """
+        state = load_own(path)
+        try:
+            self.generator.load_state_dict(state["averaged"])
+            self.averaged.load_state_dict(state["averaged"])
+        except (KeyError, RuntimeError) as error:
+            raise ConfigError(f"{path} holds no generator of the architecture {self.config.architecture}") from error
+        for name, network in (("discriminator", self.discriminator), ("texture", self.texture_discriminator)):
+            if network is not None and _fits(network, state.get(name, {})):
+                network.load_state_dict(state[name])
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint's state without running any code that it may hold.
+def _fits(network: torch.nn.Module, weights: dict[str, Tensor]) -> bool:
+    own = {name: value.shape for name, value in network.state_dict().items()}
+    return own == {name: value.shape for name, value in weights.items()}
 
-    Raises:
-        ConfigError: the file can't be read.
-    """
+
+def _content_network(config: TrainConfig, data: Path) -> torch.nn.Module:
+    # only here: EfficientNet's packages are needed for this term alone
+    from model_export.features import WeightsUnusable, content_network
+
+    weights = data / config.content_weights if config.content_weights else None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types, pickle's among them
-        raise ConfigError(f"{path} can't be read as a torch checkpoint: {error}".splitlines()[0]) from error
-    if not isinstance(state, dict):
-        raise ConfigError(f"{path} holds no state dict")
-    return state
+        return content_network(config.content_network, weights)
+    except WeightsUnusable as error:
+        raise ConfigError(f"content_weights: {error}") from error

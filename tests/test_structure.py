@@ -55,5 +55,21 @@ def test_the_core_imports_only_what_lies_below(module: str, allowed: set[str]) -
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "model_export").glob("*.py")), ids=lambda path: path.stem)
 def test_the_offline_half_imports_only_pure_parts_of_the_service(path: Path) -> None:
-    allowed = {"service.spec", "service.tiling", "service.quality", "service.generator"}
+    allowed = {"service.spec", "service.tiling", "service.quality", "service.generator", "service.alignment"}
     assert {name for name in ours(path) if name.startswith("service.")} <= allowed
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("kid", set()),
+        ("features", set()),
+        ("contenders", {"model_export.pairs"}),
+        ("evaluate", {f"model_export.{name}" for name in ("contenders", "features", "kid", "pairs")}),
+        ("score_inputs", {f"model_export.{name}" for name in ("contenders", "evaluate", "pairs")}),
+        ("tables", {"model_export.evaluate"}),
+    ],
+)
+def test_scoring_imports_only_what_lies_below(module: str, allowed: set[str]) -> None:
+    imported = ours(PROJECT / "model_export" / f"{module}.py")
+    assert {name for name in imported if name.startswith("model_export.")} <= allowed

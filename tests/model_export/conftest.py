@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from onnx import TensorProto, helper
 from PIL import Image
 from skimage import data
@@ -28,6 +29,12 @@ FloatNetwork = Callable[[str, list[int | str | None]], Path]
 def _one_thread() -> None:
     # batches of two gain little from a second one, and take ten times as long with it where the cores are busy
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _accelerate_anew() -> None:
+    # a process has one precision for good, which a training is and a test run is not
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def tiny_config(**changes: object) -> TrainConfig:
     return replace(config, **changes)  # type: ignore[arg-type]
 
 
-@pytest.fixture(name="tiny_config")
+@pytest.fixture(name="tiny_config", scope="session")
 def _tiny_config() -> Callable[..., TrainConfig]:
     return tiny_config
 
@@ -107,7 +114,7 @@ def fresh_trainer(config: TrainConfig, pairs: Sequence[PairPaths]) -> Trainer:
     return Trainer(config, MixedBatches([PatchPairs(pairs)], [1.0], config.batch, config.seed))
 
 
-@pytest.fixture(name="fresh_trainer")
+@pytest.fixture(name="fresh_trainer", scope="session")
 def _fresh_trainer() -> Callable[[TrainConfig, Sequence[PairPaths]], Trainer]:
     return fresh_trainer
 

@@ -11,9 +11,9 @@ import torch
 from typer.testing import CliRunner, Result
 
 from model_export import evaluate
+from model_export.checkpoints import load_checkpoint
 from model_export.cli import app
 from model_export.pairs import PairPaths
-from model_export.train import load_checkpoint
 from service.generator import Generator
 
 PatchMaker = Callable[..., list[PairPaths]]
@@ -77,14 +77,61 @@ def test_train_export_evaluate(tmp_path: Path, make_patches: PatchMaker, monkeyp
     names.write_text("1\n3\n")
     scored = call("evaluate", model, "--phone", phone, "--target", target, "--names", names)
     assert scored.exit_code == 0, scored.output
-    assert scored.stdout.startswith("2 pairs\n\n| network | PSNR dB")
+    assert re.match(r"2 pairs; .*\n\n\| network \| PSNR dB", scored.stdout)
     _, input_row, row = scored.stdout.strip().rsplit("\n", 2)
     assert input_row.startswith("| input |")
-    found = re.fullmatch(r"\| toy \| (\d+\.\d\d) \| (\d\.\d{4}) \| \d+ \|", row)
+    found = re.fullmatch(
+        r"\| toy \| (\d+\.\d\d) \| (\d\.\d{4}) \| \d+\.\d\d \| -?\d+\.\d \| \d+ \| 3,5\d\d,\d{3} \|", row
+    )
     assert found is not None
     # what training said of the network is what the service will give
     assert float(found[1]) == pytest.approx(history[0]["psnr"], abs=0.03)
     assert float(found[2]) == pytest.approx(history[0]["ssim"], abs=2e-3)
+
+
+def test_evaluate_on_pairs_and_photos_to_files(
+    tmp_path: Path, make_patches: PatchMaker, identity_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "_TIMED_SIDE", 128)
+    make_patches(2, (40, 60), phone_folder="pairs/iphone", target_folder="pairs/canon")
+    make_patches(3, (150, 200), phone_folder="photos", target_folder="made")
+    report, page, names = tmp_path / "out/report.json", tmp_path / "out/report.html", tmp_path / "names.txt"
+    names.write_text("2")
+    pairs, photos = ("--pairs", tmp_path / "pairs"), ("--photos", tmp_path / "photos", "--photo-names", names)
+    outputs = ("--outputs", f"dslr={tmp_path / 'pairs/canon'}")
+    files = ("--photo-targets", tmp_path / "made", "--json", report, "--html", page)
+    result = call("evaluate", identity_model, *pairs, *photos, *outputs, *files)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("2 pairs, 1 whole photo; ")
+    assert not result.stderr  # no progress bar: this is no terminal
+    found = json.loads(report.read_text())
+    assert [(row["name"], len(row["pairs"]), len(row["photos"])) for row in found["rows"]] == [
+        ("input", 2, 1),
+        ("test", 2, 1),
+        ("dslr", 2, 0),
+    ]
+    assert found["rows"][2]["psnr"] == "inf"
+    assert found["rows"][1]["photo_psnr"] > 10
+    assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_run_starts_from_another_and_goes_on_from_its_own(tmp_path: Path, make_patches: PatchMaker) -> None:
+    make_patches(4, (20, 20))
+    config = tmp_path / "toy.toml"
+    config.write_text(CONFIG.replace("steps = 2", "steps = 1"))
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert call("train", config, "--data", tmp_path, "--out", first).exit_code == 0
+    # a rate too small to move a weight
+    config.write_text(CONFIG.replace("steps = 2", "steps = 1").replace("2e-3", "1e-30"))
+    arguments = ("train", config, "--data", tmp_path, "--out", second, "--start-from", first / "checkpoint.pt")
+    assert call(*arguments).exit_code == 0
+    one, other = (load_checkpoint(run / "checkpoint.pt")["averaged"] for run in (first, second))
+    assert all(torch.allclose(value, other[name], rtol=0, atol=1e-6) for name, value in one.items())
+    again = call(*arguments)
+    assert again.exit_code == 0
+    assert again.stdout.splitlines()[0].startswith("going on from step 1; ")
+    none = (*arguments[:5], tmp_path / "third", "--start-from", tmp_path / "none.pt")
+    assert_one_line(call(*none), tmp_path / "none.pt")
 
 
 def assert_one_line(result: Result, *said: str | Path) -> None:
@@ -152,6 +199,9 @@ class TestErrors:
         names = tmp_path / "names.txt"
         names.write_text("0 7")
         halves = ("--phone", phone, "--target", target)
+        assert_one_line(call("evaluate", identity_model), "nothing to score on")
+        assert_one_line(call("evaluate", identity_model, *halves, "--outputs", "made"), "NAME=DIR")
+        assert_one_line(call("evaluate", identity_model, "--pairs", tmp_path / "none"), tmp_path / "none")
         assert_one_line(call("evaluate", tmp_path / "none.onnx", *halves), tmp_path / "none.onnx")
         assert_one_line(call("evaluate", junk, *halves), junk)
         assert_one_line(call("evaluate", identity_model, "--phone", phone, "--target", tmp_path), tmp_path)

@@ -1,13 +1,17 @@
 import math
+from collections.abc import Callable
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from skimage import data
 from skimage.metrics import structural_similarity
-from torch import Tensor
+from torch import Tensor, nn
 
 from model_export import losses
+from model_export.config import GanLoss
 
 
 def photo(top: int, left: int, height: int, width: int) -> Tensor:
@@ -92,6 +96,171 @@ class TestSsim:
     def test_equal_pictures_lose_nothing(self) -> None:
         target = photo(0, 0, 40, 40).float()
         assert losses.ssim(target, target, torch.ones(1, 1, 40, 40)).item() == pytest.approx(0, abs=1e-6)
+
+
+class TestColour:
+    def test_is_the_mean_square_of_the_blurred_difference(self) -> None:
+        target = photo(100, 150, 64, 70)
+        output = noisy(target, 0.1)
+        difference = (output - target)[0].permute(1, 2, 0).numpy()
+        blurred = cv2.GaussianBlur(difference, (21, 21), 3)[10:-10, 10:-10]
+        full = torch.ones(1, 1, 64, 70, dtype=torch.float64)
+        assert losses.colour(output, target, full).item() == pytest.approx(np.mean(blurred**2), rel=1e-9)
+
+    def test_a_flat_difference_counts_by_its_square(self) -> None:
+        target = photo(100, 150, 40, 40)
+        full = torch.ones(1, 1, 40, 40, dtype=torch.float64)
+        assert losses.colour(target + 0.2, target, full).item() == pytest.approx(0.04)
+
+    def test_a_mask_narrower_than_the_window_counts_nothing(self) -> None:
+        target = photo(0, 0, 64, 64).requires_grad_()
+        value = losses.colour(target, 1 - target, rectangle(64, 64, slice(5, 25), slice(5, 60)))
+        value.backward()  # type: ignore[no-untyped-call]
+        assert value.item() == 0
+        assert target.grad is not None
+        assert not target.grad.any()
+
+
+class TestTv:
+    def test_by_hand(self) -> None:
+        output = torch.tensor([[[[0.0, 0.5], [1.0, 0.5]]]])
+        # down: 1 and 0, right: 0.25 and 0.25
+        assert losses.tv(output, output, torch.ones(1, 1, 2, 2)).item() == pytest.approx(0.5 + 0.25)
+        # the corner's neighbours: one pair is left in each direction
+        assert losses.tv(output, output, torch.tensor([[[[1.0, 1.0], [1.0, 0.0]]]])).item() == pytest.approx(1 + 0.25)
+
+    def test_a_flat_picture_has_none(self) -> None:
+        assert losses.tv(torch.full((2, 3, 9, 9), 0.3), torch.rand(2, 3, 9, 9), torch.ones(2, 1, 9, 9)).item() == 0
+
+
+class TestContent:
+    features = nn.Conv2d(3, 5, 3, 2).double().requires_grad_(False)
+
+    def test_is_the_mean_square_of_the_features_difference(self) -> None:
+        target = photo(0, 0, 32, 40)
+        output = noisy(target, 0.1).requires_grad_()
+        value = losses.content(self.features, output, target, torch.ones(1, 1, 32, 40, dtype=torch.float64))
+        assert value.item() == pytest.approx(((self.features(output) - self.features(target)) ** 2).mean().item())
+        value.backward()  # type: ignore[no-untyped-call]
+        assert output.grad is not None
+        assert output.grad.abs().sum() > 0
+
+    def test_sees_the_target_outside_the_mask(self) -> None:
+        target, mask = photo(0, 0, 32, 32), rectangle(32, 32, slice(4, 20), slice(6, 30))
+        output = torch.where(mask == 1, target, 1 - target).requires_grad_()
+        value = losses.content(self.features, output, target, mask)
+        assert value.item() == 0
+        (value + losses.content(self.features, noisy(target, 0.1) + 0 * output, target, mask)).backward()  # type: ignore[no-untyped-call]
+        assert output.grad is not None
+        assert not output.grad[mask.expand_as(output) == 0].any()
+
+
+class TestConsistency:
+    def test_compares_the_tone_of_what_both_show(self) -> None:
+        strip = photo(100, 150, 64, 96)
+        left, right = strip[..., :64].clone(), strip[..., 32:].clone()
+        assert losses.consistency(left, right, 32).item() == 0
+        assert losses.consistency(left + 0.1, right, 32).item() == pytest.approx(0.1)
+        # what one shows alone does not count
+        left[..., :32] = 0
+        right[..., 32:] = 0
+        assert losses.consistency(left, right, 32).item() == 0
+        # nor does texture that leaves the means alone
+        board = torch.ones(64, 64, dtype=torch.float64)
+        board[::2, ::2] = board[1::2, 1::2] = -1
+        assert losses.consistency(left + 0.1 * board, right, 32).item() == pytest.approx(0, abs=1e-12)
+
+    def test_by_numpy(self) -> None:
+        left, right = noisy(photo(0, 0, 128, 128), 0.1), noisy(photo(0, 64, 128, 128), 0.2)
+        difference = (left[..., 64:] - right[..., :64])[0].numpy()
+        cells = difference.reshape(3, 16, 8, 8, 8).mean((2, 4))
+        assert losses.consistency(left, right, 64).item() == pytest.approx(np.abs(cells).mean())
+
+    def test_gradient_goes_to_both(self) -> None:
+        left, right = torch.rand(2, 3, 64, 64, requires_grad=True), torch.rand(2, 3, 64, 64, requires_grad=True)
+        losses.consistency(left, right, 16).backward()  # type: ignore[no-untyped-call]
+        assert left.grad is not None
+        assert right.grad is not None
+        assert left.grad[..., 16:].all()
+        assert right.grad[..., :48].all()
+
+    def test_no_strips_lose_nothing(self) -> None:
+        assert losses.consistency(torch.zeros(0, 3, 64, 64), torch.zeros(0, 3, 64, 64), 32).item() == 0
+
+
+@pytest.mark.parametrize("name", losses.PIXELWISE)
+class TestPixelwise:
+    def test_counts_what_lies_inside_the_mask_alone(self, name: str) -> None:
+        loss: Callable[..., Tensor] = losses.PIXELWISE[name]
+        target = photo(100, 150, 128, 128)
+        output = noisy(target, 0.1).requires_grad_()
+        here = np.s_[:, :, 14:114, 20:120]
+        masked = loss(output, target, rectangle(128, 128, *here[2:]))
+        alone = loss(output[here], target[here], torch.ones(1, 1, 100, 100, dtype=torch.float64))
+        assert masked.item() == pytest.approx(alone.item(), abs=1e-12)
+        masked.backward()  # type: ignore[no-untyped-call]
+        assert output.grad is not None
+        assert output.grad[here].any()
+        assert not output.grad[:, :, :14].any()
+
+    def test_equal_pictures_lose_nothing(self, name: str) -> None:
+        if name == "tv":
+            return  # it has no target
+        target, full = photo(0, 0, 40, 40), torch.ones(1, 1, 40, 40, dtype=torch.float64)
+        assert losses.PIXELWISE[name](target, target, full, losses.alone).item() == pytest.approx(0, abs=1e-9)
+
+    def test_parts_of_a_batch_average_to_its_loss(self, name: str) -> None:
+        # masks of several sizes: the mean of the parts' own means would be another number
+        loss, targets = losses.PIXELWISE[name], torch.cat([photo(0, 0, 64, 64), photo(200, 200, 64, 64)])
+        outputs = noisy(targets, 0.2)
+        masks = torch.cat([rectangle(64, 64, slice(0, 64), slice(0, 64)), rectangle(64, 64, slice(9, 40), slice(64))])
+        counts = list[Tensor]()
+
+        def note(count: Tensor) -> Tensor:
+            counts.append(count)
+            return count
+
+        whole = loss(outputs, targets, masks, note)
+        parts = []
+        for i in range(2):
+            means = iter([count / 2 for count in counts])
+            parts.append(loss(outputs[i : i + 1], targets[i : i + 1], masks[i : i + 1], lambda _, m=means: next(m)))  # type: ignore[misc]
+        assert (sum(parts) / 2).item() == pytest.approx(whole.item(), rel=1e-9)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("kind", "real", "fake"),
+    [("lsgan", lambda x: (x - 1) ** 2, lambda x: x**2), ("hinge", lambda x: max(0, 1 - x), lambda x: max(0, 1 + x))],
+)
+class TestGanVariants:
+    def test_by_hand(self, kind: GanLoss, real: Any, fake: Any) -> None:
+        values = (0.0, 2.0, -3.0, 0.5)
+        logits = torch.tensor([values])
+        assert losses.gan(logits, True, kind).item() == pytest.approx(np.mean([real(x) for x in values]))
+        assert losses.gan(logits, False, kind).item() == pytest.approx(np.mean([fake(x) for x in values]))
+
+    def test_least_where_the_discriminator_is_right(self, kind: GanLoss, real: Any, fake: Any) -> None:  # noqa: ARG002
+        line = torch.linspace(-2, 2, 401)
+        for told, best in ((True, 1.0), (False, -1.0 if kind == "hinge" else 0.0)):
+            values = [losses.gan(x[None], told, kind).item() for x in line]
+            assert min(values) == pytest.approx(0, abs=1e-6)
+            assert values[int(((line - best).abs()).argmin())] == pytest.approx(0, abs=1e-6)
+
+
+def test_fooling_wants_answers_taken_for_real() -> None:
+    logits = torch.tensor([0.5, -2.0], requires_grad=True)
+    kinds: tuple[GanLoss, ...] = ("bce", "lsgan", "hinge")
+    for kind in kinds:
+        (gradient,) = torch.autograd.grad(losses.fooling(logits, kind), logits)
+        assert (gradient < 0).all()  # higher logits cost less, beyond the hinge's margin too
+    assert losses.fooling(logits, "bce").item() == losses.gan(logits, True).item()
+    assert losses.fooling(logits, "hinge").item() == pytest.approx(0.75)
+
+
+def test_grey_is_what_opencv_says() -> None:
+    picture = photo(0, 0, 16, 16)
+    expected = cv2.cvtColor(picture[0].permute(1, 2, 0).numpy().astype(np.float32), cv2.COLOR_RGB2GRAY)
+    assert np.allclose(losses.grey(picture)[0, 0].numpy(), expected, atol=1e-6)
 
 
 class TestGan:

@@ -434,6 +434,80 @@ class TestMixedBatches:
             MixedBatches([], [], 4, seed=0)
 
 
+class TestParts:
+    def test_parts_of_a_batch_are_its_places(self, write_photos: Callable[..., list[PairPaths]]) -> None:
+        batches = MixedBatches([PhotoCrops(write_photos((140, 150), (160, 130)))], [1.0], 5, seed=3)
+        whole = batches[4]
+        for first in range(2):
+            part = batches.part(4, first, 2)
+            assert np.array_equal(part.tile, whole.tile[first::2])
+            assert np.array_equal(part.target, whole.target[first::2])
+            assert np.array_equal(part.mask, whole.mask[first::2])
+            assert np.array_equal(part.context, whole.context[first::2])
+
+
+class TestStrips:
+    def batches(self, pairs: list[PairPaths], seed: int = 0) -> MixedBatches:
+        return MixedBatches([PhotoCrops(pairs, lone=True), PhotoCrops(pairs)], [1.0, 1.0], 4, seed)
+
+    def test_tiles_overlap_and_bring_their_photo_turned_alike(
+        self, write_photos: Callable[..., list[PairPaths]]
+    ) -> None:
+        pairs = write_photos((200, 260))
+        photo = pairs[0].load()[0]
+        strips = self.batches(pairs).strips(0, 40, 48)
+        assert strips.tiles.shape == (40, 2, 128, 128, 3)
+        assert strips.tiles.dtype == np.uint8
+        assert np.array_equal(strips.tiles[:, 0, :, 48:], strips.tiles[:, 1, :, :80])
+        seen = set()
+        for pair, context in zip(strips.tiles, strips.contexts, strict=True):
+            strip = np.concatenate([pair[0], pair[1][:, 80:]], 1)
+            found = []
+            for symmetry in SYMMETRIES:
+                whole = turned(photo, symmetry)
+                # the first pixel of the strip says where in the photo it can lie
+                for top, left in np.argwhere((whole == strip[0, 0]).all(2)):
+                    if np.array_equal(whole[top : top + 128, left : left + 176], strip):
+                        found.append(symmetry)
+            assert len(found) == 1
+            assert np.array_equal(context, turned(context_of(photo), found[0]))
+            seen.add(found[0])
+        assert seen == set(SYMMETRIES)
+
+    def test_depend_on_seed_number_and_place_alone(self, write_photos: Callable[..., list[PairPaths]]) -> None:
+        pairs = write_photos((200, 260), (210, 230))
+        whole = self.batches(pairs).strips(3, 5, 64)
+        batches = self.batches(pairs)
+        batches.strips(1, 2, 64)
+        for first in range(2):
+            part = batches.strips(3, 5, 64, first, 2)
+            assert np.array_equal(part.tiles, whole.tiles[first::2])
+            assert np.array_equal(part.contexts, whole.contexts[first::2])
+        assert not np.array_equal(self.batches(pairs, seed=1).strips(3, 5, 64).tiles, whole.tiles)
+
+    def test_a_process_may_have_none(self, write_photos: Callable[..., list[PairPaths]]) -> None:
+        strips = self.batches(write_photos((200, 260))).strips(0, 1, 64, first=1, every=2)
+        assert (strips.tiles.shape, strips.contexts.shape) == ((0, 2, 128, 128, 3), (0, 32, 32, 3))
+
+    def test_a_photo_too_small_is_named(self, write_photos: Callable[..., list[PairPaths]]) -> None:
+        pairs = write_photos((191, 300))
+        with pytest.raises(PairsError, match=str(pairs[0].phone)):
+            self.batches(pairs).strips(0, 1, 64)
+
+    def test_without_whole_photos_there_are_none(self, write_photos: Callable[..., list[PairPaths]]) -> None:
+        pairs = write_photos((200, 260))
+        for source in (PhotoCrops(pairs, grid=0), PhotoCrops(pairs, lone=True), PatchPairs(pairs)):
+            with pytest.raises(PairsError, match="strips"):
+                MixedBatches([source], [1.0], 2, seed=0).strips(0, 1, 64)
+
+    def test_epochs_are_those_of_one_source_of_patches(self, write_photos: Callable[..., list[PairPaths]]) -> None:
+        pairs = write_photos((200, 260), (130, 130), (140, 140))
+        assert MixedBatches([PatchPairs(pairs)], [1.0], 2, seed=0).epoch == 2
+        for sources in ([PatchPairs(pairs)] * 2, [PhotoCrops(pairs)]):
+            with pytest.raises(PairsError, match="epochs"):
+                _ = MixedBatches(sources, [1.0] * len(sources), 2, seed=0).epoch
+
+
 class TestRealTiles:
     def test_cuts_the_middle_with_the_whole_as_context(self, tmp_path: Path, write: Writer) -> None:
         photo = noise(200, 301)

@@ -1,6 +1,8 @@
 import copy
+import dataclasses
 import itertools
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,14 @@ from PIL import Image
 from torch import nn
 
 from model_export import losses
-from model_export.config import ConfigError, SourceConfig, TrainConfig, load_config
+from model_export.checkpoints import load_checkpoint
+from model_export.config import LOSSES, ConfigError, SourceConfig, TrainConfig, load_config, read_config
+from model_export.data import open_data, open_pairs
 from model_export.networks import PatchDiscriminator, SpaceToDepthUNet
 from model_export.pairs import MixedBatches, PairPaths, PairsError, PatchPairs, Policy
-from model_export.train import Trainer, load_checkpoint, open_data, score, to_tensor
+from model_export.scoring import PairScore, score, to_tensor
+from model_export.train import Trainer
+from service.quality import psnr
 
 PixelArray = npt.NDArray[np.uint8]
 PatchMaker = Callable[..., list[PairPaths]]
@@ -28,6 +34,11 @@ CONFIGS = Path(__file__).parents[2] / "model_export" / "configs"
 
 class Stopped(Exception):
     """What a test throws to stop a run."""
+
+
+def without_rate(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """A history without what the clock says."""
+    return [{name: value for name, value in entry.items() if name != "rate"} for entry in history]
 
 
 def silent(values: dict[str, float]) -> None:
@@ -117,6 +128,143 @@ class TestRun:
         assert steps[0] < 0.1 * max(steps)
         assert steps[-1] < 0.1 * max(steps)
 
+    def test_a_clipped_gradient_is_no_longer_than_that(
+        self, tmp_path: Path, make_patches: PatchMaker, tiny_config: ConfigMaker, fresh_trainer: TrainerMaker
+    ) -> None:
+        pairs = make_patches(2)
+        norms = {}
+        for clip in (0.0, 1e-3):
+            trainer = fresh_trainer(tiny_config(steps=1, clip=clip), pairs)
+            trainer.run(pairs, tmp_path / "checkpoint.pt", silent)
+            gradients = [p.grad for p in trainer.generator.parameters() if p.grad is not None]
+            norms[clip] = float(torch.stack([gradient.norm() for gradient in gradients]).norm())
+        assert norms[0.0] > 0.01
+        assert norms[1e-3] == pytest.approx(1e-3, rel=1e-3)
+
+    def test_validation_is_told_pair_by_pair(
+        self, tmp_path: Path, make_patches: PatchMaker, tiny_config: ConfigMaker, fresh_trainer: TrainerMaker
+    ) -> None:
+        pairs, told = make_patches(3, (60, 80)), list[tuple[int, list[PairScore]]]()
+        trainer = fresh_trainer(tiny_config(steps=2, validate_every=1), pairs)
+        trainer.run(pairs, tmp_path / "checkpoint.pt", silent, lambda *heard: told.append(heard))
+        assert [step for step, _ in told] == [1, 2]
+        scores = told[1][1]
+        assert [one.name for one in scores] == ["0", "1", "2"]
+        for one, pair in zip(scores, pairs, strict=True):
+            phone, target = pair.load()
+            assert np.array_equal(one.phone, phone)
+            assert np.array_equal(one.target, target)
+            assert one.output.shape == (60, 80, 3)
+            assert one.output.dtype == np.uint8
+            assert one.psnr == psnr(one.output, target)
+        assert trainer.history[1]["psnr"] == pytest.approx(np.mean([one.psnr for one in scores]))
+        assert trainer.history[1]["ssim"] == pytest.approx(np.mean([one.ssim for one in scores]))
+
+    def test_history_says_the_rate_of_learning_and_of_tiles(
+        self, tmp_path: Path, make_patches: PatchMaker, tiny_config: ConfigMaker, fresh_trainer: TrainerMaker
+    ) -> None:
+        pairs = make_patches(2)
+        trainer = fresh_trainer(tiny_config(schedule="one_cycle"), pairs)
+        start = time.perf_counter()
+        trainer.run(pairs, tmp_path / "checkpoint.pt", silent)
+        spent = time.perf_counter() - start
+        # half the steps in less than all the time
+        assert all(entry["rate"] > 4 / spent for entry in trainer.history)
+        first, last = (entry["learning_rate"] for entry in trainer.history)
+        assert 2e-3 > first > last > 0
+
+    def test_all_terms_at_once(
+        self,
+        tmp_path: Path,
+        make_patches: PatchMaker,
+        tiny_config: ConfigMaker,
+        photo: PixelArray,
+    ) -> None:
+        pairs = make_patches(2)
+        for folder in ("photos", "enhanced"):
+            (tmp_path / folder).mkdir()
+            Image.fromarray(photo[:200, :240]).save(tmp_path / folder / "0.png")
+        config = tiny_config(
+            sources=(*tiny_config().sources, SourceConfig("photos", phone="photos", target="enhanced")),
+            validation=SourceConfig("pairs", phone="phone", target="target", limit=1),
+            weights=dict.fromkeys(LOSSES, 1.0),
+            gan_loss="hinge",
+            discriminator_width=4,
+            steps=1,
+        )
+        batches, _ = open_data(config, tmp_path)
+        seen = list[dict[str, float]]()
+        trainer = Trainer(config, batches)
+        before = copy.deepcopy(trainer.generator)
+        trainer.run(pairs, tmp_path / "checkpoint.pt", seen.append)
+        terms = {f"loss/{name}" for name in (*LOSSES, "discriminator", "texture_discriminator")}
+        assert seen[0].keys() == {"step", "psnr", "ssim", *terms}
+        assert all(np.isfinite(value) for value in seen[0].values())
+        assert seen[0]["loss/consistency"] > 0
+        with pytest.raises(AssertionError):
+            assert_same_weights(before, trainer.generator)
+
+    def test_a_precision_that_the_device_lacks_is_refused(
+        self, tiny_config: ConfigMaker, fresh_trainer: TrainerMaker
+    ) -> None:
+        with pytest.raises(ConfigError, match="float16"):
+            fresh_trainer(tiny_config(precision="float16"), [])
+
+    @pytest.mark.parametrize("name", ["paper", "dped"])
+    def test_shipped_runs_train_on_the_layout_of_dped(
+        self, tmp_path: Path, make_patches: PatchMaker, name: str
+    ) -> None:
+        for base in ("iphone/training_data", "iphone/test_data/patches"):
+            make_patches(3, phone_folder=f"{base}/iphone", target_folder=f"{base}/canon")
+        shipped = load_config(CONFIGS / f"{name}.toml")
+        config = dataclasses.replace(shipped, steps=1, epochs=None, batch=2, discriminator_width=4)
+        batches, validation = open_data(config, tmp_path)
+        assert len(validation) == 3
+        trainer = Trainer(config, batches, "cpu", tmp_path)
+        trainer.run(validation[:1], tmp_path / "checkpoint.pt", silent)
+        assert {f"loss/{term}" for term in shipped.weights} <= trainer.history[0].keys()
+        if name == "paper":
+            assert Trainer(dataclasses.replace(config, steps=None, epochs=100), batches).steps == 200
+
+
+class TestStartFrom:
+    def test_begins_with_another_runs_average(
+        self, tmp_path: Path, make_patches: PatchMaker, tiny_config: ConfigMaker, fresh_trainer: TrainerMaker
+    ) -> None:
+        pairs, path = make_patches(2), tmp_path / "first.pt"
+        weights = {"l1": 1.0, "gan": 1.0, "texture": 1.0}
+        first = fresh_trainer(tiny_config(weights=weights, discriminator_width=4, steps=1), pairs)
+        first.run(pairs, path, silent)
+        second = fresh_trainer(tiny_config(weights=weights, discriminator_width=4, seed=1, clip=1.0), pairs)
+        second.start_from(path)
+        assert second.step == 0
+        assert not second.history
+        assert_same_weights(second.generator, first.averaged)
+        assert_same_weights(second.averaged, first.averaged)
+        for one, other in (
+            (second.discriminator, first.discriminator),
+            (second.texture_discriminator, first.texture_discriminator),
+        ):
+            assert one is not None
+            assert other is not None
+            assert_same_weights(one, other)
+        # discriminators of another size stay fresh, and none is needed
+        wider = fresh_trainer(tiny_config(weights=weights, discriminator_width=6), pairs)
+        wider.start_from(path)
+        assert_same_weights(wider.generator, first.averaged)
+        fresh_trainer(tiny_config(), pairs).start_from(path)
+
+    def test_another_architecture_is_refused(
+        self, tmp_path: Path, tiny_config: ConfigMaker, fresh_trainer: TrainerMaker
+    ) -> None:
+        path = tmp_path / "checkpoint.pt"
+        trainer = fresh_trainer(tiny_config(), [])
+        trainer.save(path)
+        state = load_checkpoint(path)
+        torch.save({**state, "averaged": {"weight": torch.zeros(1)}}, path)
+        with pytest.raises(ConfigError, match=f"{path} holds no generator of the architecture unet128-s2d"):
+            trainer.start_from(path)
+
 
 class TestGan:
     def test_a_step_moves_the_discriminator_by_its_own_loss_alone(
@@ -130,15 +278,18 @@ class TestGan:
         generator, discriminator = copy.deepcopy(trainer.generator), copy.deepcopy(trainer.discriminator)
         batch, seen = batches[0], list[dict[str, float]]()
         picture, target, context = (to_tensor(x) for x in (batch.tile, batch.target, batch.context))
-        # by hand: the discriminator's half-step on the generator's answer, and then the generator's
+        # by hand: the discriminator's half-step on the generator's answer, and then the generator's; padding is the
+        # target's in both
+        mask = torch.from_numpy(batch.mask)[:, None]
         adam = torch.optim.Adam(discriminator.parameters(), 2e-4, (0.5, 0.999))
         output = generator(picture, context)
-        fake, real = discriminator(picture, output.detach()), discriminator(picture, target)
+        seen_output = torch.where(mask == 1, output, target)
+        fake, real = discriminator(picture, seen_output.detach()), discriminator(picture, target)
         loss = 0.5 * (losses.gan(fake, real=False) + losses.gan(real, real=True))
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
-        fooled = losses.gan(discriminator(picture, output), real=True)
-        l1 = losses.l1(output, target, torch.from_numpy(batch.mask)[:, None])
+        fooled = losses.gan(discriminator(picture, seen_output), real=True)
+        l1 = losses.l1(output, target, mask)
         (fooled + 100 * l1).backward()  # type: ignore[no-untyped-call]
         torch.optim.Adam(generator.parameters(), config.learning_rate, config.betas).step()
 
@@ -200,7 +351,7 @@ class TestCheckpoint:
         ("weights", "steps", "stop_at"),
         [
             pytest.param({"l1": 1.0}, 4, 3, id="a step after its checkpoint"),
-            pytest.param({"l1": 100.0, "gan": 1.0}, 2, 1, id="with a discriminator"),
+            pytest.param({"l1": 100.0, "gan": 1.0, "texture": 1.0}, 2, 1, id="with discriminators"),
         ],
     )
     def test_a_stopped_run_ends_as_one_without_a_stop(
@@ -237,7 +388,48 @@ class TestCheckpoint:
         if whole.discriminator is not None:
             assert isinstance(resumed.discriminator, PatchDiscriminator)
             assert_same_weights(resumed.discriminator, whole.discriminator)
-        assert resumed.history == whole.history
+            assert resumed.texture_discriminator is not None
+            assert whole.texture_discriminator is not None
+            assert_same_weights(resumed.texture_discriminator, whole.texture_discriminator)
+        assert without_rate(resumed.history) == without_rate(whole.history)
+
+    def test_between_validations_it_holds_the_sums_of_the_losses(
+        self, tmp_path: Path, make_patches: PatchMaker, tiny_config: ConfigMaker, fresh_trainer: TrainerMaker
+    ) -> None:
+        pairs, path = make_patches(3), tmp_path / "checkpoint.pt"
+        config = tiny_config(steps=4, validate_every=4, checkpoint_every=1)
+        whole = fresh_trainer(config, pairs)
+        whole.run(pairs, tmp_path / "whole.pt", silent)
+
+        def stop(values: dict[str, float]) -> None:
+            if values["step"] == 3:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            fresh_trainer(config, pairs).run(pairs, path, stop)
+        resumed = fresh_trainer(config, pairs)
+        resumed.resume(path)
+        assert (resumed.step, resumed.history) == (3, [])
+        resumed.run(pairs, path, silent)
+        assert without_rate(resumed.history) == without_rate(whole.history)
+
+    def test_an_older_one_is_gone_on_with(
+        self, tmp_path: Path, make_patches: PatchMaker, tiny_config: ConfigMaker, fresh_trainer: TrainerMaker
+    ) -> None:
+        pairs, path = make_patches(2), tmp_path / "checkpoint.pt"
+        config = tiny_config(steps=2, validate_every=1)
+        fresh_trainer(dataclasses.replace(config, steps=1), pairs).run(pairs, path, silent)
+        state = load_checkpoint(path)
+        said = {name: value for name, value in json.loads(state["config"]).items() if name not in ("epochs", "clip")}
+        state |= {"config": json.dumps({**said, "steps": 2}), "random": state["random"][0]["cpu"]}
+        del state["sums"]
+        torch.save(state, path)
+        trainer = fresh_trainer(config, pairs)
+        trainer.resume(path)
+        assert trainer.step == 1
+        assert torch.equal(torch.get_rng_state(), state["random"])
+        trainer.run(pairs, path, silent)
+        assert [entry["step"] for entry in trainer.history] == [1, 2]
 
     def test_holds_the_random_numbers_to_come(
         self, tmp_path: Path, tiny_config: ConfigMaker, fresh_trainer: TrainerMaker
@@ -378,7 +570,21 @@ class TestConfig:
             pytest.param("share = 2", 'policy = "stretch"', "policy", id="unknown policy"),
             pytest.param("steps = 10", 'architecture = "unet256"', "architecture", id="unknown architecture"),
             pytest.param("steps = 10", 'schedule = "cosine"', "schedule", id="unknown schedule"),
-            pytest.param("steps = 10", 'precision = "float16"', "precision", id="unknown precision"),
+            pytest.param("steps = 10", 'precision = "float8"', "precision", id="unknown precision"),
+            pytest.param("steps = 10", 'gan_loss = "wgan"', "gan_loss", id="unknown GAN loss"),
+            pytest.param("steps = 10", "steps = 10\nepochs = 2", "steps and epochs", id="steps and epochs"),
+            pytest.param("steps = 10", "epochs = 2", "epochs", id="epochs of several sources"),
+            pytest.param("steps = 10", "clip = -1", "clip", id="negative clip"),
+            pytest.param("ssim = 0.1", "ssim = -0.1", r"weights\.ssim", id="negative weight"),
+            pytest.param("ssim = 0.1", "texture = nan", r"weights\.texture", id="weight that is no number"),
+            pytest.param("ssim = 0.1", "gan = inf", r"weights\.gan", id="infinite weight"),
+            pytest.param("l1 = 1.0, ssim = 0.1", "gan = 0.0", "weights", id="no weight at all"),
+            pytest.param("ssim = 0.1", 'gan = "much"', r"weights\.gan", id="weight of the wrong kind"),
+            pytest.param("ssim = 0.1", "consistency = 1", r"weights\.consistency", id="nothing to draw strips from"),
+            pytest.param("steps = 10", 'content_network = "vgg16"', "content_network", id="unknown content network"),
+            pytest.param(
+                "ssim = 0.1 }", 'content = 1 }\ncontent_network = "vgg19"', "content_weights", id="VGG without weights"
+            ),
         ],
     )
     def test_what_is_wrong_is_named(self, config: Callable[[str], Path], old: str, new: str, said: str) -> None:
@@ -403,14 +609,50 @@ class TestConfig:
         with pytest.raises(ConfigError, match=str(path)):
             load_config(path)
 
-    @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+    def test_base_holds_where_the_file_says_nothing(self, tmp_path: Path, config: Callable[[str], Path]) -> None:
+        base = config(WHOLE)
+        (tmp_path / "other").mkdir()
+        path = tmp_path / "other/variant.toml"
+        path.write_text(f'base = "../{base.name}"\nsteps = 7\nweights = {{ l1 = 2.0 }}\n')
+        assert load_config(path) == dataclasses.replace(load_config(base), steps=7, weights={"l1": 2.0})
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [('base = "variant.toml"', "its own base"), ('base = "none.toml"', "none.toml"), ("base = 3", "base: .*3")],
+    )
+    def test_base_that_is_none(self, tmp_path: Path, text: str, said: str) -> None:
+        path = tmp_path / "variant.toml"
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            load_config(path)
+
+    @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.toml")), ids=lambda path: path.stem)
     def test_shipped(self, path: Path) -> None:
         config = load_config(path)
-        assert config.camera == path.stem
+        assert config.camera in ("iphone", "blackberry", "sony")
         json.dumps(config.weights)
 
+    def test_without_steps_and_epochs_there_are_10000_steps(self, config: Callable[[str], Path]) -> None:
+        assert load_config(config(WHOLE.replace("steps = 10", ""))).steps == 10_000
+
+    def test_reads_what_older_checkpoints_say(self, tiny_config: ConfigMaker) -> None:
+        config = tiny_config(checkpoint_every=7)
+        said = dataclasses.asdict(config)
+        older = ("clip", "gan_loss", "epochs", "discriminator_width", "checkpoint_every", "sample_every")
+        for key in older:
+            del said[key]
+        for source in (*said["sources"], said["validation"]):
+            del source["limit"], source["split"]
+        read = read_config(json.dumps(said))
+        assert read == dataclasses.replace(config, checkpoint_every=500)
+        # how often it is written decides nothing
+        assert read.same_run(config)
+        assert not read.same_run(dataclasses.replace(config, clip=1.0))
+        with pytest.raises(ConfigError, match="batch_size"):
+            read_config(json.dumps({**said, "batch_size": 3}))
+
     def test_iphone_keeps_44_pairs_back(self) -> None:
-        config = load_config(CONFIGS / "iphone.toml")
+        config = load_config(CONFIGS / "ship/iphone.toml")
         assert len(config.validation_names) == 44
         assert len({int(name) for name in config.validation_names}) == 44
         assert len(config.sources) == 6
@@ -475,6 +717,30 @@ class TestOpenData:
         )
         assert [pair.target.parent.name for pair in validation] == ["canon"]
         assert self.trained_on(batches) == {5, 7}
+
+    def test_limit_is_a_draw_that_validation_pairs_do_not_count_in(
+        self, tmp_path: Path, colours: Callable[..., None], tiny_config: ConfigMaker
+    ) -> None:
+        for folder in ("phone", "target"):
+            colours(folder, 100, *range(40))
+        pairs = SourceConfig("pairs", phone="phone", target="target", limit=10)
+        config = tiny_config(sources=(pairs,), validation=dataclasses.replace(pairs, limit=5), steps=None, epochs=3)
+        batches, validation = open_data(config, tmp_path)
+        drawn, kept = self.trained_on(batches, 100), {int(pair.phone.stem) for pair in validation}
+        assert len(kept) == 5
+        assert len(drawn) == 10
+        assert not drawn & kept
+        assert max(drawn) > 20  # not the first ones
+        assert open_data(config, tmp_path)[1] == validation
+        # an epoch is five batches of two
+        assert batches.epoch == 5
+        assert Trainer(config, batches).steps == 15
+
+    def test_dped_test_patches(self, tmp_path: Path, colours: Callable[..., None]) -> None:
+        for half in ("sony", "canon"):
+            colours(f"sony/test_data/patches/{half}", 100, 1, 2)
+        config = SourceConfig("dped", camera="sony", split="test")
+        assert [pair.phone.stem for pair in open_pairs(config, tmp_path)] == ["1", "2"]
 
     def test_unknown_validation_name_is_refused(
         self, tmp_path: Path, colours: Callable[..., None], tiny_config: ConfigMaker

@@ -1,0 +1,128 @@
+"""Trainings as real processes: killed without a word, and several that share one run."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model_export.checkpoints import load_checkpoint
+from model_export.pairs import PairPaths
+
+PatchMaker = Callable[..., list[PairPaths]]
+
+# 3 tiles and 3 strips are 2 and 1 for two processes, and the patches' masks are smaller than the crops'
+CONFIG = """
+camera = "toy"
+trained_on = "a cup, darkened"
+batch = 3
+steps = STEPS
+learning_rate = 1e-3
+weights = { l1 = 1, ssim = 0.1, gan = 0.1, texture = 0.1, colour = 10, tv = 1, consistency = 1 }
+discriminator_width = 8
+consistency_strips = 3
+clip = 1.0
+average = 0.5
+validate_every = 3
+checkpoint_every = 1
+validation = { kind = "pairs", phone = "phone", target = "target", limit = 1 }
+sources = [
+    { kind = "photos", phone = "photos", target = "enhanced" },
+    { kind = "pairs", phone = "phone", target = "target" },
+]
+"""
+NETWORKS = ("generator", "averaged", "discriminator", "texture")
+
+
+@pytest.fixture
+def data(tmp_path: Path, make_patches: PatchMaker, photo: Any) -> Path:
+    make_patches(4)
+    for folder, pixels in (("photos", photo), ("enhanced", photo * 0.6 + 20)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.asarray(pixels[:220, :260], np.uint8)).save(tmp_path / folder / "0.png")
+    return tmp_path
+
+
+def command(data: Path, steps: int, out: str, *launcher: str) -> list[str]:
+    config = data / f"{steps}.toml"
+    config.write_text(CONFIG.replace("STEPS", str(steps)))
+    train = ["-m", "model_export", "train", config, "--data", data, "--out", data / out, "--device", "cpu"]
+    return [sys.executable, *launcher, *map(str, train)]
+
+
+def train(*arguments: str) -> str:
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    return done.stdout
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    entries: list[dict[str, float]] = load_checkpoint(folder / "checkpoint.pt")["history"]
+    return [{name: value for name, value in entry.items() if name != "rate"} for entry in entries]
+
+
+def weights(folder: Path, network: str) -> torch.Tensor:
+    state = load_checkpoint(folder / "checkpoint.pt")[network]
+    return torch.cat([value.double().flatten() for value in state.values()])
+
+
+def test_a_killed_run_ends_as_one_that_was_left_alone(data: Path) -> None:
+    train(*command(data, 5, "whole"))
+    stopped = data / "stopped"
+    with subprocess.Popen(command(data, 5, "stopped"), stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 300
+        # a checkpoint is written after each step, and only the third and the last one validate
+        while not (stopped / "checkpoint.pt").exists() and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    left = load_checkpoint(stopped / "checkpoint.pt")
+    assert 1 <= left["step"] < 5
+
+    said = train(*command(data, 5, "stopped"))
+    assert said.splitlines()[0] == f"going on from step {left['step']}"
+    assert history(stopped) == history(data / "whole")
+    assert [entry["step"] for entry in history(stopped)] == [3, 5]
+    for network in NETWORKS:
+        assert torch.equal(weights(stopped, network), weights(data / "whole", network))
+
+
+def test_two_processes_train_as_one_does(data: Path) -> None:
+    # Accelerate's own launcher starts several processes for GPUs alone; torch's sets the same variables
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    train(*command(data, 3, "one"))
+    begun = weights_at_start(data)
+    said = train(*command(data, 3, "two", *launcher))
+    assert said.count("step 3:") == 1  # the main process alone speaks
+
+    (one,), (two,) = history(data / "one"), history(data / "two")
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        # a score is of rounded pixels, after all steps' roundings
+        assert two[name] == pytest.approx(value, rel=5e-3 if name in ("psnr", "ssim") else 1e-4), name
+    assert len(load_checkpoint(data / "two/checkpoint.pt")["random"]) == 2
+    for network in NETWORKS:
+        mine, theirs = weights(data / "one", network), weights(data / "two", network)
+        # Adam turns the rounding of a gradient near zero into a whole step, but for few weights
+        apart = (mine - theirs).abs().mean() / (mine - begun[network]).abs().mean()
+        assert apart < 0.02, network
+
+
+def weights_at_start(data: Path) -> dict[str, torch.Tensor]:
+    from model_export.config import load_config
+    from model_export.data import open_data
+    from model_export.train import Trainer
+
+    config = load_config(data / "3.toml")
+    trainer = Trainer(config, open_data(config, data)[0])
+    trainer.save(data / "start/checkpoint.pt")
+    return {network: weights(data / "start", network) for network in NETWORKS}
