@@ -4,18 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from model_export.batches import MixedBatches, PatchPairs, PhotoCrops, Source
 from model_export.config import SourceConfig, TrainConfig
-from model_export.pairs import (
-    MixedBatches,
-    PairPaths,
-    PairsError,
-    PatchPairs,
-    PhotoCrops,
-    Source,
-    dped_patches,
-    match_folders,
-    named,
-)
+from model_export.pairs import PairPaths, PairsError, dped_patches, match_folders, named
 
 
 def open_pairs(config: SourceConfig, data: Path, without: frozenset[Path] = frozenset()) -> list[PairPaths]:

@@ -96,7 +96,10 @@ class Camera(BaseModel):
     default: bool
     architecture: str
     trained_on: str
-    psnr: Annotated[float | None, Field(description="dB on kept-back pairs, measured when it was exported.")]
+    psnr: Annotated[
+        float | None,
+        Field(description="dB on kept-back pairs, when it was exported; `trained_on` says against what, if no DSLR."),
+    ]
     ssim: float | None
     overlap: Annotated[int, Field(description="Recommended overlap in pixels.")]
     bytes: int

@@ -15,8 +15,9 @@ from PIL import Image
 from skimage import data
 
 from model_export import export as exporting
+from model_export.batches import MixedBatches, PatchPairs
 from model_export.config import SourceConfig, TrainConfig
-from model_export.pairs import MixedBatches, PairPaths, PatchPairs, match_folders
+from model_export.pairs import PairPaths, match_folders
 from model_export.train import Trainer
 
 PixelArray = npt.NDArray[np.uint8]

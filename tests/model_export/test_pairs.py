@@ -12,14 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from model_export.batches import MixedBatches, PatchPairs, PhotoCrops, augment
 from model_export.pairs import (
-    MixedBatches,
     PairPaths,
     PairsError,
-    PatchPairs,
-    PhotoCrops,
     Sample,
-    augment,
     centred,
     dped_patches,
     match_folders,

@@ -15,11 +15,12 @@ from PIL import Image
 from torch import nn
 
 from model_export import losses
+from model_export.batches import MixedBatches, PatchPairs
 from model_export.checkpoints import load_checkpoint
 from model_export.config import LOSSES, ConfigError, SourceConfig, TrainConfig, load_config, read_config
 from model_export.data import open_data, open_pairs
 from model_export.networks import PatchDiscriminator, SpaceToDepthUNet
-from model_export.pairs import MixedBatches, PairPaths, PairsError, PatchPairs, Policy
+from model_export.pairs import PairPaths, PairsError, Policy
 from model_export.scoring import PairScore, score, to_tensor
 from model_export.train import Trainer
 from service.quality import psnr
