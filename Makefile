@@ -39,7 +39,8 @@ $(RUNS)/iphone-distil/report.html: .venv/.test
 
 model-iphone: $(RUNS)/iphone-distil/report.html
 	$(EXPORT) train $(SHIP)/iphone.toml --data $(DATA) --out $(RUNS)/iphone --start-from $(RUNS)/iphone-distil/checkpoint.pt
-	$(EXPORT) export $(RUNS)/iphone/checkpoint.pt service/models/iphone.onnx --tiles $(DATA)/dped/pairs/iphone/iphone
+	$(EXPORT) export $(RUNS)/iphone/checkpoint.pt service/models/iphone.onnx --tiles $(DATA)/dped/pairs/iphone/iphone \
+	    --strength 0.95 --phone $(DATA)/dped/pairs/iphone/iphone --dslr $(DATA)/dped/pairs/iphone/canon --names model_export/configs/iphone-validation.txt
 
 # The photos that are left out of training are what the generator is validated on.
 HELD_PHONE := 1 8 15

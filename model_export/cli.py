@@ -158,10 +158,19 @@ def export(
     camera: Annotated[str | None, typer.Option(help="whose pictures it enhances  [default: as trained]")] = None,
     trained_on: Annotated[str | None, typer.Option(help="the data, in words  [default: as trained]")] = None,
     half: Annotated[bool, typer.Option(help="convert the network to float16, for CUDA")] = False,
+    strength: Annotated[float, typer.Option(help="factor on what the generator adds to its picture")] = 1.0,
+    phone: Annotated[
+        Path | None, typer.Option(help="with a strength: folder of the phone's pictures to score on, for the metadata")
+    ] = None,
+    dslr: Annotated[Path | None, typer.Option(help="and of the DSLR's, equally named")] = None,
+    names: Annotated[Path | None, typer.Option(help="file with the names to score, one a line  [default: all]")] = None,
 ) -> None:
     """Write an ONNX file that keeps the service's contract; refused unless it answers as torch does."""
     with _plain_errors():
         loaded = exporting.load(checkpoint, camera, trained_on)
+        if strength != 1:
+            scored = find_pairs(None, phone, dslr, names) if phone and dslr else []
+            loaded = exporting.weakened(loaded, strength, scored)
         target.parent.mkdir(parents=True, exist_ok=True)
         _, match = exporting.export(loaded, target, *real_tiles(tiles, 32), half=half)
         typer.echo(

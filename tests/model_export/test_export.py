@@ -24,9 +24,12 @@ from model_export.export import (
     export,
     from_pix2pix,
     load,
+    weakened,
     weights_sha256,
 )
 from model_export.networks import ARCHITECTURES, SpaceToDepthUNet, UNet128, UNetGenerator
+from model_export.pairs import PairPaths
+from model_export.scoring import score
 from model_export.train import load_checkpoint
 from service.generator import Generator
 
@@ -384,3 +387,23 @@ def test_the_graph_holds_no_notes_of_the_exporter(exported: Exports) -> None:
     for node in model.graph.node:
         assert not node.doc_string
         assert not node.metadata_props
+
+
+class TestWeakened:
+    def test_scales_what_is_added_and_scores_again(
+        self, exported: Exports, make_patches: Callable[..., list[PairPaths]]
+    ) -> None:
+        loaded, pairs = exported("unet128-s2d").loaded, make_patches(3)
+        half = weakened(loaded, 0.5, pairs)
+        picture, context = torch.rand(2, 3, 128, 128), torch.rand(2, 3, 32, 32)
+        with torch.no_grad():
+            whole, less = (one.generator(picture, context) - picture for one in (loaded, half))
+        torch.testing.assert_close(less, whole / 2, rtol=1e-4, atol=1e-6)
+        assert whole.abs().mean() > 1e-3
+        assert (half.psnr, half.ssim) == score(half.generator, pairs)
+        assert weakened(loaded, 0.5, []).psnr is None
+
+    @pytest.mark.parametrize(("architecture", "strength"), [("unet128", 0.9), ("unet128-s2d", 0.0)])
+    def test_what_can_not_be_is_refused(self, exported: Exports, architecture: str, strength: float) -> None:
+        with pytest.raises(ExportRefused, match=architecture):
+            weakened(exported(architecture).loaded, strength, [])

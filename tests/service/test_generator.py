@@ -10,6 +10,8 @@ from service.generator import CUDA, DeviceUnavailable, Generator, ModelUnusable,
 from service.settings import SHIPPED_MODELS
 from tests.onnx_files import CONTEXT, write_generator
 
+CAMERAS = ("iphone", "blackberry", "sony")
+
 
 def _gpu() -> bool:
     try:
@@ -59,27 +61,35 @@ def shipped() -> Catalogue:
 class TestShipped:
     """The generators that travel in the package."""
 
-    def test_iphone_is_there_with_its_scores(self, shipped: Catalogue) -> None:
-        spec = shipped["iphone"].spec
-        assert spec.camera == "iphone"
+    @pytest.mark.parametrize(
+        ("camera", "psnr", "ssim"), [("iphone", 22.5, 0.8), ("blackberry", 30, 0.94), ("sony", 30, 0.94)]
+    )
+    def test_are_there_with_their_scores(self, shipped: Catalogue, camera: str, psnr: float, ssim: float) -> None:
+        spec = shipped[camera].spec
+        assert spec.camera == camera
         assert spec.architecture == "unet128-s2d"
         assert spec.takes_context
         assert spec.psnr is not None
-        assert spec.psnr >= 22.0
+        assert spec.psnr >= psnr
         assert spec.ssim is not None
-        assert spec.ssim >= 0.78
+        assert spec.ssim >= ssim
+        assert shipped.file_bytes(camera) <= 20e6
+        # who has no photos of a phone says what it learnt from instead
+        assert ("published DPED" in spec.trained_on) == (camera != "iphone")
 
-    def test_a_tile_does_not_depend_on_the_others_of_its_batch(self, shipped: Catalogue) -> None:
+    @pytest.mark.parametrize("camera", CAMERAS)
+    def test_a_tile_does_not_depend_on_the_others_of_its_batch(self, shipped: Catalogue, camera: str) -> None:
         rng = np.random.default_rng(0)
         tiles = rng.integers(0, 256, (4, 128, 128, 3), np.uint8)
         contexts = rng.integers(0, 256, (4, 32, 32, 3), np.uint8)
-        together = shipped["iphone"](tiles, contexts)
-        alone = np.concatenate([shipped["iphone"](tiles[i : i + 1], contexts[i : i + 1]) for i in range(4)])
+        together = shipped[camera](tiles, contexts)
+        alone = np.concatenate([shipped[camera](tiles[i : i + 1], contexts[i : i + 1]) for i in range(4)])
         np.testing.assert_allclose(together, alone, atol=1e-5)
 
-    def test_answers_lie_in_0_to_1(self, shipped: Catalogue) -> None:
+    @pytest.mark.parametrize("camera", CAMERAS)
+    def test_answers_lie_in_0_to_1(self, shipped: Catalogue, camera: str) -> None:
         extremes = np.stack([np.zeros((128, 128, 3), np.uint8), np.full((128, 128, 3), 255, np.uint8)])
-        enhanced = shipped["iphone"](extremes, extremes[:, :32, :32])
+        enhanced = shipped[camera](extremes, extremes[:, :32, :32])
         assert enhanced.min() >= 0
         assert enhanced.max() <= 1
 
