@@ -34,6 +34,9 @@ def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
+            time.sleep(
+                0.1
+            )  # the threads of the session before spin on for a while, and would take a core from this one
             start = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - start)

@@ -80,7 +80,7 @@ class Deployed(nn.Module):
         return enhanced
 
     def _scaled(self, pixels: Tensor) -> Tensor:
-        return pixels.to(self.dtype).permute(0, 3, 1, 2) / 255
+        return pixels.permute(0, 3, 1, 2).to(self.dtype) / 255
 
 
 def load(path: Path, camera: str | None = None, trained_on: str | None = None) -> Loaded:

@@ -98,7 +98,7 @@ def _chart(history: Sequence[Mapping[str, float]], names: Sequence[str], unit: s
         if logarithmic and any(entry.get(name, 0) > 0 for entry in history for name in names):
             axes.set_yscale("log")
         if len(names) > 1:
-            axes.legend(frameon=False)
+            figure.legend(loc="outside right upper", frameon=False)
         axes.set_xlabel("step")
         axes.set_ylabel(unit)
         axes.grid(alpha=0.25)
