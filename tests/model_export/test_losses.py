@@ -149,7 +149,8 @@ class TestContent:
         target, mask = photo(0, 0, 32, 32), rectangle(32, 32, slice(4, 20), slice(6, 30))
         output = torch.where(mask == 1, target, 1 - target).requires_grad_()
         value = losses.content(self.features, output, target, mask)
-        assert value.item() == 0
+        # with a gradient and without one the features are rounded differently: 3e-21 has been seen
+        assert value.item() < 1e-15
         (value + losses.content(self.features, noisy(target, 0.1) + 0 * output, target, mask)).backward()  # type: ignore[no-untyped-call]
         assert output.grad is not None
         assert not output.grad[mask.expand_as(output) == 0].any()

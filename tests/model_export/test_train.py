@@ -314,7 +314,7 @@ class TestGan:
     ) -> None:
         pairs = make_patches(2, target=lambda pixels: 255 - pixels)
         # a generator that stands still: how well they are told apart is the discriminator's doing
-        config = tiny_config(steps=4, validate_every=4, learning_rate=0.0, weights={"gan": 1.0})
+        config = tiny_config(steps=10, validate_every=10, learning_rate=0.0, weights={"gan": 1.0})
         batches = MixedBatches([PatchPairs(pairs)], [1.0], config.batch, config.seed)
         trainer = Trainer(config, batches)
 
