@@ -43,7 +43,7 @@ model-iphone: $(RUNS)/iphone-distil/report.html
 	    --strength 0.95 --phone $(DATA)/dped/pairs/iphone/iphone --dslr $(DATA)/dped/pairs/iphone/canon --names model_export/configs/iphone-validation.txt
 
 # The photos that are left out of training are what the generator is validated on.
-HELD_PHONE := 1 8 15
+HELD_PHONE = $(shell cat model_export/configs/iphone-photos.txt)
 HELD_GOOD := casa-mila singaporean-cityscape
 TEACH = $(EXPORT) distil $(DATA)/dped/published/dped_$*.onnx
 

@@ -15,7 +15,6 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
-    track,
 )
 
 from model_export import distil as distilling
@@ -73,15 +72,8 @@ def train(
         # one process keeps the journal: several would write the same files
         journal = Journal(out, settings, trainer.steps, trainer.step) if speaks else None
         console = Console()
-        with Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[rate]:.1f} tiles/s {task.description}"),
-            console=console,
-            disable=not (console.is_terminal and speaks),
-        ) as progress:
+        told = TextColumn("{task.fields[rate]:.1f} tiles/s {task.description}")
+        with _bar(console, after=told, hidden=not speaks) as progress:
             task = progress.add_task("", total=trainer.steps, completed=trainer.step, rate=0.0)
 
             def report(values: dict[str, float]) -> None:
@@ -131,15 +123,9 @@ def distil(
         teacher = open_network(network)
         chosen = _choose(list_pictures(photos), only or [], without or [])[::every]
         plan = distilling.Plan(tiles, side, shots, seed)
-        console = Console()
-        for _ in track(
-            distilling.distil(teacher.run, chosen, out, plan),
-            "photos",
-            total=len(chosen),
-            console=console,
-            disable=not console.is_terminal,
-        ):
-            pass
+        with _bar(Console(stderr=True)) as progress:
+            for _ in progress.track(distilling.distil(teacher.run, chosen, out, plan), total=len(chosen)):
+                pass
         typer.echo(f"{out}: pairs of {len(chosen)} photos, by {teacher.name}")
 
 
@@ -211,16 +197,7 @@ def evaluate(
         for file in (json_file, html_file):
             if file is not None:  # now: a folder that can't be made is no news for after minutes of work
                 file.parent.mkdir(parents=True, exist_ok=True)
-        console = Console(stderr=True)
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        ) as progress:
+        with _bar(Console(stderr=True), before=TextColumn("{task.description}")) as progress:
             tasks: dict[str, TaskID] = {}
 
             def report_step(what: str, done: int, total: int) -> None:
@@ -248,15 +225,7 @@ def patches(
         photos = match_folders(phone_dir, dslr_dir)
         check_out(out, phone_dir, dslr_dir)
         outcomes = []
-        console = Console(stderr=True)
-        with Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        ) as progress:
+        with _bar(Console(stderr=True)) as progress:
             for outcome in progress.track(cut_photos(photos, out, jobs or cpu_threads()), total=len(photos)):
                 outcomes.append(outcome)
                 if isinstance(outcome.failure, NotAligned):
@@ -272,6 +241,15 @@ def patches(
         )
         if not count:
             raise typer.Exit(1)
+
+
+def _bar(
+    console: Console, *, before: TextColumn | None = None, after: TextColumn | None = None, hidden: bool = False
+) -> Progress:
+    """A progress bar with counts and times, and text before or after it; none where no one sees it."""
+    columns = (before, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), after)
+    shown = [column for column in columns if column is not None]
+    return Progress(*shown, console=console, disable=hidden or not console.is_terminal)
 
 
 @contextmanager

@@ -83,7 +83,7 @@ class TrainConfig:
         precision: `float32`, or `bfloat16` or (on GPUs) `float16` for the networks' arithmetic; losses and weights
             stay float32.
         checkpoint_every: steps between checkpoints; each validation writes one too.
-        sample_every: steps between grids of sample pictures; 0 is none.
+        sample_every: steps between grids of sample pictures, made at the next validation; 0 is none.
         overlap: recommended overlap in pixels; goes into the metadata.
     """
 

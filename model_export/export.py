@@ -18,10 +18,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from model_export.checkpoints import load_checkpoint
 from model_export.networks import Generator, SpaceToDepthUNet, UNet128, UNetGenerator
 from model_export.pairs import PairPaths
 from model_export.scoring import score
-from model_export.train import load_checkpoint
 from service.generator import Generator as OnnxGenerator
 from service.spec import GeneratorSpec
 

@@ -15,14 +15,12 @@ from torch import Tensor
 from model_export import losses
 from model_export.adversaries import Adversary
 from model_export.batches import MixedBatches, Strips
-from model_export.checkpoints import is_of, load_checkpoint, load_own, write_checkpoint
+from model_export.checkpoints import is_of, load_own, write_checkpoint
 from model_export.config import ConfigError, TrainConfig
 from model_export.engine import Across, open_engine, prepare, random_states, set_random_state
 from model_export.networks import PatchDiscriminator, UNetGenerator
 from model_export.pairs import PairPaths, Sample
 from model_export.scoring import PairScore, means, score_pairs, to_tensor
-
-__all__ = ["Trainer", "load_checkpoint"]
 
 Validated = Callable[[int, list[PairScore]], None]
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from model_export.checkpoints import load_checkpoint
 from model_export.config import ConfigError
 from model_export.export import (
     ExportRefused,
@@ -30,7 +31,6 @@ from model_export.export import (
 from model_export.networks import ARCHITECTURES, SpaceToDepthUNet, UNet128, UNetGenerator
 from model_export.pairs import PairPaths
 from model_export.scoring import score
-from model_export.train import load_checkpoint
 from service.generator import Generator
 
 PixelArray = npt.NDArray[np.uint8]
