@@ -38,11 +38,28 @@ class Source(Protocol):
 
 
 class PatchPairs:
-    """Random samples of patch pairs: flipped, transposed and, under `reflect`, anywhere in the tile."""
+    """Random samples of patch pairs: flipped, transposed and, under `reflect`, anywhere in the tile.
 
-    def __init__(self, pairs: Sequence[PairPaths], policy: Policy = "reflect") -> None:
+    With `smallest` a sample is a random part of its pair, as a smaller picture would show it, which keeps a generator
+    from learning a few hundred tones by heart.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[PairPaths],
+        policy: Policy = "reflect",
+        smallest: int = TILE,
+    ) -> None:
+        """Use some pairs.
+
+        Args:
+            pairs: at least one.
+            policy: see `pairs.Policy`.
+            smallest: the shortest side that a part may have, in pixels; pairs with a side no longer are taken whole.
+        """
         self._pairs = pairs
         self._policy = policy
+        self._smallest = smallest
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -50,9 +67,21 @@ class PatchPairs:
     def draw(self, rng: np.random.Generator) -> Sample:
         """Draw a pair, each with equal chance."""
         phone, target = self._pairs[int(rng.integers(len(self._pairs)))].load()
+        if min(phone.shape[:2]) > self._smallest:
+            phone, target = _part(phone, target, self._smallest, rng)
         top = int(rng.integers(max(TILE - phone.shape[0], 0) + 1))
         left = int(rng.integers(max(TILE - phone.shape[1], 0) + 1))
         return augment(patch_sample(phone, target, self._policy, top, left), rng)
+
+
+def _part(
+    phone: PixelArray, target: PixelArray, smallest: int, rng: np.random.Generator
+) -> tuple[PixelArray, PixelArray]:
+    whole = np.array(phone.shape[:2])
+    height, width = rng.integers(smallest, whole + 1)
+    top, left = rng.integers(whole - (height, width) + 1)
+    here = np.s_[top : top + height, left : left + width]
+    return phone[here], target[here]
 
 
 class PhotoCrops:

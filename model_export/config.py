@@ -35,6 +35,7 @@ class SourceConfig:
         lone: for `photos`: the crop is its own context, as a picture of one tile would be.
         leave_out: for `photos` and `pairs`: file stems that are never trained on.
         policy: for patches: `reflect` or `resize`.
+        smallest: for patches: a random part of each is used, with sides of at least so many pixels; 128 is the whole.
         split: for `dped`: its `train` or its `test` patches.
         limit: at most so many pairs, drawn at random but every time the same; 0 is all.
     """
@@ -51,6 +52,7 @@ class SourceConfig:
     lone: bool = False
     leave_out: tuple[str, ...] = ()
     policy: Policy = "reflect"
+    smallest: Annotated[int, Field(ge=32, le=128)] = 128
     split: Literal["train", "test"] = "train"
     limit: Count = 0
 

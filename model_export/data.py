@@ -54,6 +54,6 @@ def open_data(config: TrainConfig, data: Path) -> tuple[MixedBatches, list[PairP
         if source.kind == "photos":
             sources.append(PhotoCrops(pairs, source.grid, source.lone))
         else:
-            sources.append(PatchPairs(pairs, source.policy))
+            sources.append(PatchPairs(pairs, source.policy, source.smallest))
     shares = [source.share for source in config.sources]
     return MixedBatches(sources, shares, config.batch, config.seed), validation

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from model_export.batches import MixedBatches, PatchPairs
 from model_export.config import SourceConfig, TrainConfig
 from model_export.pairs import PairPaths, match_folders
 from model_export.train import Trainer
+from tests.model_export.pictures import Writer, coordinates
 
 PixelArray = npt.NDArray[np.uint8]
 Transform = Callable[[PixelArray], PixelArray]
@@ -159,3 +161,34 @@ def float_identity(tmp_path: Path) -> FloatNetwork:
         return path
 
     return write
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Writer:
+    """A function that writes a picture below tmp_path without loss and returns its path."""
+
+    def write_(name: str, pixels: PixelArray, **options: Any) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".webp":
+            options = {"lossless": True, **options}
+        Image.fromarray(pixels).save(path, **options)
+        return path
+
+    return write_
+
+
+@pytest.fixture
+def write_photos(write: Writer) -> Callable[..., list[PairPaths]]:
+    """A function that writes photos that say where their pixels are, with the negatives as targets."""
+
+    def write_(*sizes: tuple[int, int], suffixes: tuple[str, str] = ("png", "webp")) -> list[PairPaths]:
+        pairs = []
+        for number, size in enumerate(sizes):
+            picture = coordinates(*size)
+            phone = write(f"photos/{number}.{suffixes[0]}", picture)
+            target = write(f"enhanced/{number}.{suffixes[1]}", 255 - picture)
+            pairs.append(PairPaths(phone, target))
+        return pairs
+
+    return write_
