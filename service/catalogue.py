@@ -59,9 +59,3 @@ class Catalogue:
     def file_bytes(self, camera: str) -> int:
         """Size of a camera's model file in bytes."""
         return self._files[camera].stat().st_size
-
-    def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        """Run every generator once at every batch size."""
-        for generator in self._generators.values():
-            for size in batch_sizes:
-                generator.warm_up(size)

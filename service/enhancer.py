@@ -5,10 +5,11 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 
 from service.codec import Picture
 from service.scheduler import Enhanced, Job, Scheduler
-from service.tiling import Blender, Plan, context_of, cut_row, plan
+from service.tiling import Blender, Plan, context_of, cut_tile, plan
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class Enhancement:
     Attributes:
         picture: the enhanced picture, same size and depth as the source.
         layout: where its tiles lay.
-        queue_s, inference_s, blend_s: seconds that its tiles waited (on average), ran on the device, and were cut
-            and blended.
+        queue_s, inference_s, blend_s: seconds that its tiles waited (on average), that at least one of them was on
+            the device, and that they were blended.
     """
 
     picture: Picture
@@ -74,9 +75,9 @@ class Enhancer:
         job.set_context(context_of(picture.pixels))
         blender = Blender(picture.pixels, layout, strength)
         in_row = len(layout.columns.starts)
-        # enough rows ahead to fill two batches, so that the device never waits for the blending
-        ahead = max(1, -(-2 * self._scheduler.largest_batch // in_row))
-        under_way: deque[Future[Enhanced]] = deque()
+        # so that the device never waits for the blending
+        ahead = max(1, -(-self._scheduler.tiles_ahead // in_row))
+        under_way: deque[Future[list[Enhanced]]] = deque()
         blend_s, done = 0.0, 0
 
         def blend_next() -> None:
@@ -89,10 +90,7 @@ class Enhancer:
             progress(done, layout.tiles)
 
         for row in range(len(layout.rows.starts)):
-            start = time.perf_counter()
-            tiles = cut_row(picture.pixels, layout, row)
-            blend_s += time.perf_counter() - start
-            under_way.append(job.submit(tiles))
+            under_way.append(job.submit(in_row, partial(cut_tile, picture.pixels, layout, row)))
             if len(under_way) > ahead:
                 blend_next()
         while under_way:

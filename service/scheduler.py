@@ -1,22 +1,25 @@
 """Tiles of many requests -> batches for one device.
 
-One inference thread takes batches from one bounded queue whose unit is the tile. Who goes next is decided in `turns`,
-which is pure; threads, futures and time are the scheduler's alone.
+A few lanes, threads that each run one batch at a time, take from one bounded queue whose unit is the tile. Who goes
+next is decided in `turns`, who may join in `admission`, both pure; threads, futures and time are the scheduler's alone.
+
+On a CPU there is a lane a core, and the session has one thread: two lanes took 2.9 ms a tile on two cores, one batch
+on two threads 3.1 to 3.2, since threads of one batch wait for each other at every layer. On a GPU a second lane brings
+and fetches one batch while the first computes another.
 """
 
 import contextlib
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from service.admission import Admission, whole_seconds
 from service.generator import Generator
 from service.spec import CONTEXT, TILE
 from service.turns import Turns, choose_batch
@@ -24,8 +27,8 @@ from service.turns import Turns, choose_batch
 log = logging.getLogger(__name__)
 
 Enhanced = npt.NDArray[np.float32] | npt.NDArray[np.float16]
-
-_LONGEST_RETRY: Final = 3600
+Cut = Callable[[int, npt.NDArray[np.uint8]], None]
+"""Writes tile number i, from 0, to a uint8 (128, 128, 3)."""
 
 
 class QueueFull(Exception):
@@ -73,11 +76,11 @@ class _Row:
     """Tiles that were submitted together, and their answers as they come."""
 
     job: "Job"
-    tiles: npt.NDArray[np.uint8]
+    cut: Cut
     submitted: float
-    future: Future[Enhanced] = field(default_factory=Future)
-    enhanced: Enhanced | None = None
-    missing: int = 0
+    enhanced: list[Enhanced | None]
+    missing: int
+    future: Future[list[Enhanced]] = field(default_factory=Future)
 
 
 class Job:
@@ -86,7 +89,7 @@ class Job:
     Attributes:
         tiles: how many tiles were admitted.
         queue_s: seconds that its tiles waited for their batch, the average over them.
-        inference_s: its share of the device's time in seconds.
+        inference_s: seconds in which at least one of its tiles was on the device.
     """
 
     def __init__(self, scheduler: "Scheduler", tiles: int, camera: str, deadline: float, seconds: float) -> None:
@@ -97,7 +100,8 @@ class Job:
         self._scheduler = scheduler
         self._deadline = deadline
         self._seconds = seconds
-        self._left = tiles  # admitted, not yet enhanced
+        self._running = 0  # its tiles on the device
+        self._running_since = 0.0
         self._context: npt.NDArray[np.uint8] | None = None
         self._cancelled = threading.Event()
 
@@ -111,16 +115,23 @@ class Job:
         """Give the whole picture's context, uint8 (32, 32, 3), before the first tiles."""
         self._context = context
 
-    def submit(self, tiles: npt.NDArray[np.uint8]) -> Future[Enhanced]:
-        """Queue tiles, uint8 (n, 128, 128, 3); the future gives float (n, 128, 128, 3) in 0..1.
+    def submit(self, tiles: int, cut: Cut) -> Future[list[Enhanced]]:
+        """Queue tiles.
+
+        Args:
+            tiles: how many, at least 1.
+            cut: writes a tile into its batch, at the time when that batch is made; called from another thread.
+
+        Returns:
+            A future of the answers in order, each float (128, 128, 3) in 0..1.
 
         Raises:
             Cancelled, DeadlineExceeded, Closed: nothing more is done for this picture.
         """
         self.check()
-        return self._scheduler._submit(self, tiles)
+        return self._scheduler._submit(self, tiles, cut)
 
-    def wait(self, future: Future[Enhanced]) -> Enhanced:
+    def wait(self, future: Future[list[Enhanced]]) -> list[Enhanced]:
         """Wait for a row's answer, no longer than the deadline.
 
         Raises:
@@ -173,44 +184,46 @@ class Scheduler:
         batch_sizes: Sequence[int] = (1, 2, 4, 8),
         max_tiles: int = 16_384,
         on_batch: Callable[[BatchDone], None] = lambda _: None,
+        lanes: int = 1,
     ) -> None:
-        """Start the inference thread.
+        """Start the lanes.
 
         Args:
-            generators: gives the loaded generator of a camera.
+            generators: gives the loaded generator of a camera, which has to be callable from several threads.
             batch_sizes: ascending, from 1; no batch has another size.
             max_tiles: how many tiles may be admitted at once. A picture with more is admitted when nothing waits.
-            on_batch: called from the inference thread after each batch.
+            on_batch: called after each batch, from the lane that ran it.
+            lanes: how many batches run at a time.
         """
         self._generators = generators
         self._sizes = tuple(batch_sizes)
         self._max_tiles = max_tiles
         self._on_batch = on_batch
         self._turns: Turns[Job, tuple[_Row, int]] = Turns()
+        self._admission: Admission[Job] = Admission(max_tiles, self._sizes[-1], lanes)
         self._changed = threading.Condition()
-        self._admitted = 0
+        self._idle = 0
         self._closed = False
-        self._seconds_per_tile = 0.0
-        largest = self._sizes[-1]
-        self._tiles = np.empty((largest, TILE, TILE, 3), np.uint8)
-        self._contexts = np.empty((largest, CONTEXT, CONTEXT, 3), np.uint8)
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
-        self._thread.start()
+        self._lanes = [
+            threading.Thread(target=self._run, name=f"inference-{number}", daemon=True) for number in range(lanes)
+        ]
+        for lane in self._lanes:
+            lane.start()
 
     @property
     def alive(self) -> bool:
-        """Whether the inference thread runs."""
-        return self._thread.is_alive()
+        """Whether every lane runs."""
+        return all(lane.is_alive() for lane in self._lanes)
 
     @property
-    def largest_batch(self) -> int:
-        """The largest batch that is run."""
-        return self._sizes[-1]
+    def tiles_ahead(self) -> int:
+        """How many tiles a picture should have submitted for no lane to wait for it."""
+        return 2 * self._sizes[-1] * len(self._lanes)
 
     @property
     def waiting(self) -> int:
         """How many admitted tiles are not yet enhanced."""
-        return self._admitted
+        return self._admission.waiting
 
     def admit(self, tiles: int, camera: str, seconds: float) -> Job:
         """Give a picture its place.
@@ -221,21 +234,22 @@ class Scheduler:
             seconds: how long it may take from now.
 
         Raises:
-            QueueFull: too many tiles wait already.
+            QueueFull: too many tiles wait already, or it would not be done in time.
             Closed: the scheduler is closing.
         """
+        now = time.monotonic()
+        job = Job(self, tiles, camera, now + seconds, seconds)
         with self._changed:
             if self._closed:
                 raise Closed
-            too_many = self._admitted + tiles - self._max_tiles
-            if self._admitted and too_many > 0:
-                wait = math.ceil(min(too_many, self._admitted) * self._seconds_per_tile)
-                raise QueueFull(tiles, self._max_tiles, min(max(wait, 1), _LONGEST_RETRY))
-            self._admitted += tiles
-        return Job(self, tiles, camera, time.monotonic() + seconds, seconds)
+            wait = self._admission.wait(tiles, seconds, now)
+            if wait is not None:
+                raise QueueFull(tiles, self._max_tiles, whole_seconds(wait))
+            self._admission.join(job, tiles)
+        return job
 
     def close(self) -> None:
-        """Stop the inference thread after its batch; whoever still waits gets `Closed`."""
+        """Stop each lane after its batch; whoever still waits gets `Closed`."""
         with self._changed:
             self._closed = True
             left: list[tuple[_Row, int]] = []
@@ -244,15 +258,16 @@ class Scheduler:
             self._changed.notify_all()
         for row, _ in left:
             _settle(row, Closed())
-        self._thread.join()
+        for lane in self._lanes:
+            lane.join()
 
-    def _submit(self, job: Job, tiles: npt.NDArray[np.uint8]) -> Future[Enhanced]:
-        row = _Row(job, tiles, time.monotonic(), missing=len(tiles))
+    def _submit(self, job: Job, tiles: int, cut: Cut) -> Future[list[Enhanced]]:
+        row = _Row(job, cut, time.monotonic(), [None] * tiles, tiles)
         with self._changed:
             if self._closed:
                 raise Closed
-            self._turns.add(job, job.camera, [(row, i) for i in range(len(tiles))])
-            self._changed.notify()
+            self._turns.add(job, job.camera, [(row, i) for i in range(tiles)])
+            self._changed.notify(min(tiles, self._idle))
         return row.future
 
     def _drop(self, job: Job, reason: Exception) -> None:
@@ -263,54 +278,75 @@ class Scheduler:
 
     def _leave(self, job: Job) -> None:
         with self._changed:
-            self._admitted -= job._left
-            job._left = 0
+            self._admission.leave(job)
 
     def _run(self) -> None:
+        largest = self._sizes[-1]
+        tiles = np.empty((largest, TILE, TILE, 3), np.uint8)
+        contexts = np.empty((largest, CONTEXT, CONTEXT, 3), np.uint8)
         while True:
-            with self._changed:
-                while not len(self._turns) and not self._closed:
-                    self._changed.wait()
-                if self._closed:
-                    return
-                batch = self._turns.take(choose_batch(self._turns.waiting_with_next(), self._sizes))
+            batch = self._next_batch()
+            if batch is None:
+                return
             try:
-                self._infer(batch)
-            except Exception:  # the thread outlives whatever a device does
+                self._infer(batch, tiles[: len(batch)], contexts[: len(batch)])
+            except Exception:  # a lane outlives whatever a device does
                 log.exception("a batch of %d tiles failed", len(batch))
                 for row, _ in batch:
                     _settle(row, InferenceFailed())
 
-    def _infer(self, batch: list[tuple[_Row, int]]) -> None:
-        count = len(batch)
-        for place, (row, i) in enumerate(batch):
-            self._tiles[place] = row.tiles[i]
-            self._contexts[place] = 0 if row.job._context is None else row.job._context
-        start = time.monotonic()
-        enhanced = self._generators(batch[0][0].job.camera)(self._tiles[:count], self._contexts[:count])
-        seconds = time.monotonic() - start
-        for place, (row, i) in enumerate(batch):
-            if row.enhanced is None:
-                row.enhanced = np.empty(row.tiles.shape, enhanced.dtype)
-            row.enhanced[i] = enhanced[place]
-            row.missing -= 1
-            row.job.queue_s += (start - row.submitted) / row.job.tiles
-            row.job.inference_s += seconds / count
+    def _next_batch(self) -> list[tuple[_Row, int]] | None:
         with self._changed:
+            self._idle += 1
+            while not len(self._turns) and not self._closed:
+                self._changed.wait()
+            count = choose_batch(self._turns.waiting_with_next(), self._sizes, self._idle)
+            self._idle -= 1
+            if self._closed:
+                return None
+            batch = self._turns.take(count)
+            start = time.monotonic()
             for row, _ in batch:
-                if row.job._left:
-                    row.job._left -= 1
-                    self._admitted -= 1
-        per_tile = seconds / count
-        self._seconds_per_tile += (per_tile - self._seconds_per_tile) * (0.1 if self._seconds_per_tile else 1.0)
-        self._on_batch(BatchDone(count, seconds))
-        for row in {id(row): row for row, _ in batch}.values():
-            if not row.missing and row.enhanced is not None:
-                _settle(row, row.enhanced)
+                job = row.job
+                job.queue_s += (start - row.submitted) / job.tiles
+                if not job._running:
+                    job._running_since = start
+                job._running += 1
+            return batch
+
+    def _infer(
+        self, batch: list[tuple[_Row, int]], tiles: npt.NDArray[np.uint8], contexts: npt.NDArray[np.uint8]
+    ) -> None:
+        try:
+            for place, (row, i) in enumerate(batch):
+                row.cut(i, tiles[place])
+                contexts[place] = 0 if row.job._context is None else row.job._context
+            start = time.monotonic()
+            enhanced = self._generators(batch[0][0].job.camera)(tiles, contexts)
+        finally:
+            end = time.monotonic()
+            with self._changed:
+                for row, _ in batch:
+                    job = row.job
+                    job._running -= 1
+                    if not job._running:
+                        job.inference_s += end - job._running_since
+                    self._admission.done(job, 1)
+        complete = []
+        with self._changed:
+            self._admission.cost.observe(len(batch), end - start)
+            for (row, i), tile in zip(batch, enhanced, strict=True):
+                row.enhanced[i] = tile  # a view: the batch lives until the last of its rows is blended
+                row.missing -= 1
+                if not row.missing:
+                    complete.append(row)
+        self._on_batch(BatchDone(len(batch), end - start))
+        for row in complete:
+            _settle(row, [tile for tile in row.enhanced if tile is not None])
 
 
-def _settle(row: _Row, outcome: Enhanced | Exception) -> None:
-    # whoever comes first settles a row: the inference thread, a client that hangs up, or closing
+def _settle(row: _Row, outcome: list[Enhanced] | Exception) -> None:
+    # whoever comes first settles a row: a lane, a client that hangs up, or closing
     with contextlib.suppress(InvalidStateError):
         if isinstance(outcome, Exception):
             row.future.set_exception(outcome)

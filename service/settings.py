@@ -23,11 +23,11 @@ class Settings(BaseSettings):
     Attributes:
         host, port: where the server listens.
         device: `auto` takes CUDA where it works; `cuda` never becomes ready without it.
-        threads: CPU threads of a session; 0 takes what the container may use.
+        threads: CPU threads that run the generator, each a batch of its own; 0 takes what the container may use.
         models: folder of ONNX generators, named CAMERA.onnx.
         camera: the generator that is used where a request names none.
-        batch_sizes: sizes of batches in tiles, ascending from 1, such as [1,4,16]; all are run once before the service
-            is ready.
+        batch_sizes: sizes of batches in tiles, ascending from 1, such as [1,4,16]; found by measuring where absent. All
+            are run once before the service is ready.
         max_queued_tiles: tiles that may be admitted at once; beyond it requests get 429.
         max_body_bytes: largest request body.
         max_pixels: most pixels in a picture.
@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     threads: Annotated[int, Field(ge=0)] = 0
     models: Path = SHIPPED_MODELS
     camera: str = "iphone"
-    batch_sizes: Annotated[tuple[int, ...], AfterValidator(_ascending_from_1)] = (1, 2, 4, 8)
+    batch_sizes: Annotated[tuple[int, ...], AfterValidator(_ascending_from_1)] | None = None
     max_queued_tiles: Annotated[int, Field(ge=1)] = 16_384
     max_body_bytes: Annotated[int, Field(ge=1)] = 64 << 20
     max_pixels: Annotated[int, Field(ge=1)] = 100_000_000

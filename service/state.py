@@ -12,6 +12,7 @@ from service.pipeline import Pipeline
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.telemetry import Metrics
+from service.warmup import find_batch_sizes, lanes_for, warm_up
 
 log = logging.getLogger(__name__)
 
@@ -41,17 +42,21 @@ class State:
         self.metrics.in_flight.set_function(lambda: self.running)
 
     def start(self) -> None:
-        """Load and warm the generators and start the inference thread; a failure is kept as `failure`."""
+        """Load and warm the generators and start the lanes; a failure is kept as `failure`."""
         settings = self.settings
         try:
-            catalogue = Catalogue(settings.models, settings.camera, settings.device, settings.threads)
-            catalogue.warm_up(settings.batch_sizes)
+            catalogue = Catalogue(settings.models, settings.camera, settings.device, threads=1)
         except (ModelUnusable, DeviceUnavailable) as error:
             self.failure = str(error)
             log.error("can't start: %s", error)  # noqa: TRY400  the message says it all
             return
+        default = catalogue[catalogue.default]
+        lanes = lanes_for(default, settings.threads)
+        sizes = settings.batch_sizes or find_batch_sizes(default, lanes)
+        warm_up([catalogue[camera] for camera in catalogue.cameras], sizes, lanes)
+        log.info("%d batches at a time, of up to %d tiles", lanes, sizes[-1])
         self._scheduler = Scheduler(
-            catalogue.__getitem__, settings.batch_sizes, settings.max_queued_tiles, self.metrics.batch_done
+            catalogue.__getitem__, sizes, settings.max_queued_tiles, self.metrics.batch_done, lanes
         )
         scheduler = self._scheduler
         self.metrics.waiting.set_function(lambda: scheduler.waiting)
@@ -65,7 +70,7 @@ class State:
         log.info("ready")
 
     def stop(self) -> None:
-        """Stop the inference thread; whoever still waits gets an error."""
+        """Stop the lanes; whoever still waits gets an error."""
         if self._scheduler is not None:
             self._scheduler.close()
 
@@ -83,7 +88,7 @@ class State:
 
     @property
     def alive(self) -> bool:
-        """Whether the inference thread runs, or has yet to be started."""
+        """Whether every lane runs, or has yet to be started."""
         return self._scheduler is None or self._scheduler.alive
 
     @property
@@ -95,7 +100,7 @@ class State:
         elif self.loaded is None:
             reasons.append("loading")
         elif not self.alive:
-            reasons.append("without its inference thread")
+            reasons.append("without an inference thread")
         if self.draining:
             reasons.append("shutting down")
         return reasons

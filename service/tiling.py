@@ -6,6 +6,7 @@ pixels, where the network saw its own zero padding, and a raised cosine across t
 sum to one everywhere, per axis.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -106,31 +107,30 @@ def plan(height: int, width: int, overlap: int = 32) -> Plan:
     return Plan(Axis(height, overlap), Axis(width, overlap))
 
 
-def cut_row(pixels: Pixels, layout: Plan, row: int) -> npt.NDArray[np.uint8]:
-    """Cut one row of tiles.
+def cut_tile(pixels: Pixels, layout: Plan, row: int, column: int, out: npt.NDArray[np.uint8]) -> None:
+    """Cut one tile.
 
     Args:
         pixels: (H, W, 3), uint8 or uint16; 16 bits are rounded to 8.
         layout: the plan for H and W.
-        row: which row of tiles, from 0.
-
-    Returns:
-        uint8 (tiles in the row, 128, 128, 3).
+        row, column: which tile, from 0.
+        out: uint8 (128, 128, 3), where it goes.
     """
-    top = layout.rows.starts[row]
-    source: Pixels = pixels[max(top, 0) : top + TILE]
-    strip = to_8_bit(source)
-    left, right = layout.columns.starts[0], layout.columns.starts[-1] + TILE
-    strip = pad_reflect(
-        strip,
-        max(-top, 0),
-        max(top + TILE - pixels.shape[0], 0),
-        max(-left, 0),
-        max(right - pixels.shape[1], 0),
-    )
+    top, left = layout.rows.starts[row], layout.columns.starts[column]
+    height, width = pixels.shape[:2]
+    inside: Pixels = pixels[max(top, 0) : top + TILE, max(left, 0) : left + TILE]
+    if inside.shape == out.shape:  # all but those at the picture's rim
+        out[:] = to_8_bit(inside)
+        return
+    outside = (max(-top, 0), max(top + TILE - height, 0), max(-left, 0), max(left + TILE - width, 0))
+    out[:] = pad_reflect(to_8_bit(inside), *outside)
+
+
+def cut_row(pixels: Pixels, layout: Plan, row: int) -> npt.NDArray[np.uint8]:
+    """Cut one row of tiles to an array of their own, uint8 (tiles in the row, 128, 128, 3); the rest as `cut_tile`."""
     tiles = np.empty((len(layout.columns.starts), TILE, TILE, 3), np.uint8)
-    for i, start in enumerate(layout.columns.starts):
-        tiles[i] = strip[:, start - min(left, 0) : start - min(left, 0) + TILE]
+    for column, tile in enumerate(tiles):
+        cut_tile(pixels, layout, row, column, tile)
     return tiles
 
 
@@ -166,8 +166,10 @@ def context_of(pixels: Pixels) -> npt.NDArray[np.uint8]:
 class Blender:
     """Blends rows of enhanced tiles back into a picture, keeping one strip of tiles in memory.
 
-    What is blended is the residual, enhanced - input: it is added once to the source's own samples, so that there is
-    one rounding, 16-bit sources keep their low bits and `strength` scales it.
+    What is added to the source's own samples is the blended residual, enhanced - input, so that there is one rounding,
+    16-bit sources keep their low bits and `strength` scales it. The windows sum to one, so that of an 8-bit source
+    nothing but `1 - strength` of it is left in that sum: one multiplication and addition a sample in all, done by
+    OpenCV, which needs a third of the time that the same takes in numpy.
     """
 
     def __init__(self, source: Pixels, layout: Plan, strength: float = 1.0) -> None:
@@ -183,36 +185,45 @@ class Blender:
         self._strength = strength
         self._strip = np.zeros((TILE, source.shape[1], 3), np.float32)
         self._row = 0
+        self._weights: dict[tuple[bytes, bytes], npt.NDArray[np.float32]] = {}
         self.output: Pixels = np.empty_like(source)
 
-    def add_row(self, enhanced: npt.NDArray[np.floating]) -> None:
+    def add_row(self, enhanced: Sequence[npt.NDArray[np.floating]] | npt.NDArray[np.floating]) -> None:
         """Blend the next row of tiles, top to bottom, and finish the picture's rows that no later tile reaches.
 
         Args:
-            enhanced: float (tiles in the row, 128, 128, 3), RGB in 0..1.
+            enhanced: the row's tiles, each float (128, 128, 3), RGB in 0..1.
         """
         rows, columns = self._layout.rows, self._layout.columns
         height, width = self._source.shape[:2]
         top = rows.starts[self._row]
-        down = rows.windows[self._row][:, None, None] * np.float32(255)
         for start, across, tile in zip(columns.starts, columns.windows, enhanced, strict=True):
             inside = slice(max(-start, 0), min(TILE, width - start))
-            weight = down * across[None, inside, None]
-            self._strip[:, start + inside.start : start + inside.stop] += tile[:, inside] * weight
+            weights = self._weights_of(rows.windows[self._row], across)[:, inside]
+            there = self._strip[:, start + inside.start : start + inside.stop]
+            cv2.accumulateProduct(tile[:, inside].astype(np.float32, copy=False), weights, there)
         self._row += 1
         finished = rows.starts[self._row] if self._row < len(rows.starts) else height
         self._finish(max(top, 0), min(finished, height), max(top, 0) - top)
-        shift = min(finished - top, TILE)
-        self._strip[: TILE - shift] = self._strip[shift:]
-        self._strip[TILE - shift :] = 0
+        kept = max(TILE - (finished - top), 0)
+        self._strip[:kept] = self._strip[TILE - kept :]
+        self._strip[kept:] = 0
+
+    def _weights_of(self, down: npt.NDArray[np.float32], across: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        # tiles lie evenly, give or take a pixel: a picture of a thousand tiles has a few dozen different windows
+        key = down.tobytes(), across.tobytes()
+        if key not in self._weights:
+            self._weights[key] = np.repeat(np.outer(down, across)[:, :, None], 3, axis=2)
+        return self._weights[key]
 
     def _finish(self, first: int, last: int, offset: int) -> None:
         source: Pixels = self._source[first:last]
-        residual = self._strip[offset : offset + last - first]
-        np.subtract(residual, to_8_bit(source), out=residual)
-        unit = 1.0 if source.dtype == np.uint8 else 257.0
-        residual *= np.float32(self._strength * unit)
-        residual += source
-        np.rint(residual, out=residual)
-        np.clip(residual, 0, np.iinfo(source.dtype).max, out=residual)
-        self.output[first:last] = residual
+        blended = self._strip[offset : offset + last - first]
+        output = self.output[first:last]
+        if source.dtype == np.uint16:
+            residual = blended * np.float32(255) - to_8_bit(source)
+            output[:] = np.clip(np.rint(source + residual * np.float32(self._strength * 257)), 0, 65535)
+        elif self._strength == 1:
+            cv2.convertScaleAbs(blended, output, 255)  # windows and answers are not negative
+        else:
+            cv2.addWeighted(source, 1 - self._strength, blended, self._strength * 255, 0, output, cv2.CV_8U)

@@ -62,6 +62,16 @@ class Turns(Generic[Key, Item]):
         return list(items)
 
 
-def choose_batch(waiting: int, sizes: Sequence[int]) -> int:
-    """Choose how many tiles to run at once: the largest of `sizes` (ascending, from 1) that `waiting` fills."""
-    return max((size for size in sizes if size <= waiting), default=0)
+def choose_batch(waiting: int, sizes: Sequence[int], idle: int = 1) -> int:
+    """Choose how many tiles to run at once.
+
+    Args:
+        waiting: tiles that wait, at least 0.
+        sizes: the sizes to choose from, ascending from 1.
+        idle: how many lanes could run them, at least 1; what waits is shared among them.
+
+    Returns:
+        The largest size that this lane's share of the waiting fills; above 0 wherever a tile waits.
+    """
+    share = -(-waiting // idle)
+    return max((size for size in sizes if size <= share), default=0)

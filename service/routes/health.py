@@ -11,7 +11,7 @@ router = APIRouter()
 @router.get("/livez", summary="Is the process alive?", responses={503: {"model": Liveness}})
 @router.get("/healthz", summary="The same as /livez", responses={503: {"model": Liveness}})
 async def livez(request: Request, response: Response) -> Liveness:
-    """Answer 200 while the event loop and the inference thread run, else 503: restart it."""
+    """Answer 200 while the event loop and the inference threads run, else 503: restart it."""
     alive = state_of(request).alive
     response.status_code = 200 if alive else 503
     return Liveness(alive=alive)

@@ -3,6 +3,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,9 @@ from service.scheduler import (
     Cancelled,
     Closed,
     DeadlineExceeded,
+    Enhanced,
     InferenceFailed,
+    Job,
     QueueFull,
     Scheduler,
 )
@@ -53,25 +56,34 @@ def scheduler(gate: Gate) -> Iterator[Scheduler]:
     made.close()
 
 
-def tiles(count: int, level: int = 0) -> npt.NDArray[np.uint8]:
-    return np.full((count, TILE, TILE, 3), level, np.uint8)
+def submit(job: Job, count: int, level: int = 0) -> Future[list[Enhanced]]:
+    """Queue tiles of one level."""
+
+    def cut(_: int, out: npt.NDArray[np.uint8]) -> None:
+        out[:] = level
+
+    return job.submit(count, cut)
 
 
 def test_tiles_of_several_pictures_share_a_batch(scheduler: Scheduler, gate: Gate) -> None:
     with scheduler.admit(1, "c", 30) as first, scheduler.admit(2, "c", 30) as one, scheduler.admit(2, "c", 30) as two:
-        futures = [first.submit(tiles(1, 1))]
+        futures = [submit(first, 1, 1)]
         assert gate.entered.wait(30)
-        futures += [one.submit(tiles(2, 2)), two.submit(tiles(2, 3))]
+        futures += [submit(one, 2, 2), submit(two, 2, 3)]
         gate.open.set()
         answers = [job.wait(future) for job, future in zip((first, one, two), futures, strict=True)]
     assert gate.batches == [1, 4]
     for level, answer in enumerate(answers, 1):
-        np.testing.assert_allclose(answer, level / 255, atol=1e-7)
+        np.testing.assert_allclose(np.array(answer, np.float32), level / 255, atol=1e-7)
     assert scheduler.waiting == 0
 
 
+def _copy(tiles: npt.NDArray[np.uint8], i: int, out: npt.NDArray[np.uint8]) -> None:
+    out[:] = tiles[i]
+
+
 def test_each_picture_gets_its_own_tiles_back_under_contention(identity: Generator) -> None:
-    scheduler = Scheduler(lambda _: identity, batch_sizes=(1, 2, 4, 8))
+    scheduler = Scheduler(lambda _: identity, batch_sizes=(1, 2, 4, 8), lanes=3)
     wrong: list[int] = []
 
     def client(number: int) -> None:
@@ -80,8 +92,8 @@ def test_each_picture_gets_its_own_tiles_back_under_contention(identity: Generat
             mine = rng.integers(0, 256, (int(rng.integers(1, 6)), TILE, TILE, 3), np.uint8)
             with scheduler.admit(len(mine), "c", 60) as job:
                 job.set_context(np.full((CONTEXT, CONTEXT, 3), number, np.uint8))
-                answer = job.wait(job.submit(mine))
-            if not np.array_equal(np.rint(answer * 255).astype(np.uint8), mine):
+                answer = job.wait(job.submit(len(mine), partial(_copy, mine)))
+            if not np.array_equal(np.rint(np.stack(answer) * 255).astype(np.uint8), mine):
                 wrong.append(number)
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(12)]
@@ -96,14 +108,14 @@ def test_each_picture_gets_its_own_tiles_back_under_contention(identity: Generat
 def test_a_full_queue_refuses_and_says_when_to_come_back(scheduler: Scheduler, gate: Gate) -> None:
     gate.open.set()
     with scheduler.admit(10, "c", 30) as job:
-        job.wait(job.submit(tiles(2)))
+        job.wait(submit(job, 2))
         assert scheduler.waiting == 8
+        with scheduler.admit(8, "c", 30):
+            assert scheduler.waiting == 16
         with pytest.raises(QueueFull) as full:
             scheduler.admit(9, "c", 30)
         assert (full.value.tiles, full.value.limit) == (9, 16)
         assert full.value.retry_after >= 1
-        with scheduler.admit(8, "c", 30):
-            assert scheduler.waiting == 16
     assert scheduler.waiting == 0
 
 
@@ -114,23 +126,23 @@ def test_a_picture_larger_than_the_queue_is_taken_when_nothing_waits(scheduler: 
 
 def test_cancelling_drops_what_waits_before_the_next_batch(scheduler: Scheduler, gate: Gate) -> None:
     with scheduler.admit(1, "c", 30) as running, scheduler.admit(8, "c", 30) as given_up:
-        done = running.submit(tiles(1))
+        done = submit(running, 1)
         assert gate.entered.wait(30)
-        dropped = given_up.submit(tiles(8))
+        dropped = submit(given_up, 8)
         given_up.cancel()
         gate.open.set()
         running.wait(done)
         with pytest.raises(Cancelled):
             given_up.wait(dropped)
         with pytest.raises(Cancelled):
-            given_up.submit(tiles(1))
+            submit(given_up, 1)
     assert gate.batches == [1]
     assert scheduler.waiting == 0
 
 
 def test_a_deadline_ends_the_waiting(scheduler: Scheduler, gate: Gate) -> None:
     with scheduler.admit(1, "c", 0.05) as job:
-        future: Future[npt.NDArray[np.float32] | npt.NDArray[np.float16]] = job.submit(tiles(1))
+        future = submit(job, 1)
         assert gate.entered.wait(30)
         with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
             job.wait(future)
@@ -141,10 +153,10 @@ def test_a_failing_batch_costs_its_pictures_and_no_other(scheduler: Scheduler, g
     gate.open.set()
     gate.broken = True
     with scheduler.admit(1, "c", 30) as job, pytest.raises(InferenceFailed):
-        job.wait(job.submit(tiles(1)))
+        job.wait(submit(job, 1))
     gate.broken = False
     with scheduler.admit(1, "c", 30) as job:
-        assert job.wait(job.submit(tiles(1))).shape == (1, TILE, TILE, 3)
+        assert np.stack(job.wait(submit(job, 1))).shape == (1, TILE, TILE, 3)
     assert scheduler.alive
 
 
@@ -152,7 +164,7 @@ def test_closing_fails_what_waits_and_takes_nothing_more(identity: Generator) ->
     gate = Gate(identity)
     scheduler = Scheduler(lambda _: gate, batch_sizes=(1,))  # type: ignore[arg-type, return-value]
     with scheduler.admit(2, "c", 30) as job:
-        future = job.submit(tiles(2))
+        future = submit(job, 2)
         assert gate.entered.wait(30)
         closing = threading.Thread(target=scheduler.close)
         closing.start()
@@ -170,22 +182,22 @@ def test_batches_and_times_are_told(identity: Generator) -> None:
     scheduler = Scheduler(lambda _: identity, batch_sizes=(1, 2), on_batch=seen.append)
     start = time.monotonic()
     with scheduler.admit(5, "c", 30) as job:
-        job.wait(job.submit(tiles(5)))
+        job.wait(submit(job, 5))
     scheduler.close()
     assert [batch.tiles for batch in seen] == [2, 2, 1]
     assert 0 < job.inference_s <= time.monotonic() - start
-    assert job.inference_s == pytest.approx(sum(batch.seconds for batch in seen))
+    assert job.inference_s >= sum(batch.seconds for batch in seen)
     assert 0 <= job.queue_s <= time.monotonic() - start
 
 
 def test_jobs_that_come_and_go_at_random_leave_nothing_behind(identity: Generator) -> None:
-    scheduler = Scheduler(lambda _: identity, batch_sizes=(1, 2, 4), max_tiles=64)
+    scheduler = Scheduler(lambda _: identity, batch_sizes=(1, 2, 4), max_tiles=64, lanes=2)
     dice = random.Random(0)
 
     def client(give_up: bool) -> None:
         try:
             with scheduler.admit(4, "c", 30) as job:
-                future = job.submit(tiles(4))
+                future = submit(job, 4)
                 if give_up:
                     job.cancel()
                 job.wait(future)
@@ -199,3 +211,30 @@ def test_jobs_that_come_and_go_at_random_leave_nothing_behind(identity: Generato
         thread.join()
     scheduler.close()
     assert scheduler.waiting == 0
+
+
+def test_lanes_share_what_waits(identity: Generator) -> None:
+    gate = Gate(identity)
+    scheduler = Scheduler(lambda _: gate, batch_sizes=(1, 2, 4, 8), lanes=2)  # type: ignore[arg-type, return-value]
+    with scheduler.admit(8, "c", 30) as job:
+        future = submit(job, 8)
+        while len(gate.batches) < 2:
+            time.sleep(0.001)
+        gate.open.set()
+        job.wait(future)
+    scheduler.close()
+    assert gate.batches == [4, 4]
+
+
+def test_a_picture_that_would_not_be_done_in_time_is_refused_at_once(scheduler: Scheduler, gate: Gate) -> None:
+    gate.open.set()
+    with scheduler.admit(4, "c", 30) as job:
+        job.wait(submit(job, 4))
+        per_tile = scheduler._admission.seconds_per_tile
+        assert per_tile > 0
+    with scheduler.admit(8, "c", 30):
+        # eight tiles of its own and as many of the other's
+        with scheduler.admit(8, "c", 17 * per_tile):
+            pass
+        with pytest.raises(QueueFull):
+            scheduler.admit(8, "c", 15 * per_tile)

@@ -1,0 +1,284 @@
+"""The queue without threads: costs, admission, and whole days of arrivals in simulated time."""
+
+import heapq
+import itertools
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.admission import Admission, Cost, whole_seconds
+from service.turns import Turns, choose_batch
+
+SIZES = (1, 2, 4, 8)
+
+
+class TestCost:
+    def test_finds_the_line(self) -> None:
+        cost = Cost()
+        for n in (1, 2, 4, 8) * 5:
+            cost.observe(n, 0.002 + 0.003 * n)
+        assert cost.fixed == pytest.approx(0.002)
+        assert cost.per_tile == pytest.approx(0.003)
+        assert cost.batch(16) == pytest.approx(0.05)
+
+    def test_of_one_size_is_proportional(self) -> None:
+        cost = Cost()
+        for seconds in (0.03, 0.05):
+            cost.observe(8, seconds)
+        assert cost.fixed == 0
+        assert cost.batch(8) == pytest.approx(0.04, rel=0.02)
+
+    def test_follows_a_device_that_slows_down(self) -> None:
+        cost = Cost()
+        for n in SIZES * 100:
+            cost.observe(n, 0.001 + 0.003 * n)
+        for n in SIZES * 50:
+            cost.observe(n, 0.002 + 0.006 * n)
+        assert cost.batch(8) == pytest.approx(0.05, rel=0.05)
+
+    @given(st.lists(st.tuples(st.integers(1, 64), st.floats(1e-6, 10)), min_size=1, max_size=50))
+    def test_is_never_negative_nor_falling(self, batches: list[tuple[int, float]]) -> None:
+        cost = Cost()
+        for tiles, seconds in batches:
+            cost.observe(tiles, seconds)
+        assert cost.fixed >= 0
+        assert cost.per_tile > 0
+
+
+def admission(max_tiles: int = 100, lanes: int = 1) -> Admission[str]:
+    """A queue whose device takes 10 ms a tile in each lane."""
+    made: Admission[str] = Admission(max_tiles, 8, lanes)
+    made.cost.observe(8, 0.08)
+    return made
+
+
+class TestAdmission:
+    def test_counts_what_waits(self) -> None:
+        queue = admission()
+        queue.join("a", 10)
+        queue.join("b", 5)
+        queue.done("a", 4)
+        assert queue.waiting == 11
+        queue.leave("a")
+        queue.done("a", 1)  # a batch that was under way when it left
+        assert queue.waiting == 5
+
+    def test_an_empty_queue_takes_any_picture(self) -> None:
+        assert admission(max_tiles=1).wait(1000, 0.001, now=0) is None
+
+    @pytest.mark.parametrize("lanes", [1, 2])
+    def test_a_full_one_says_when_there_is_room(self, lanes: int) -> None:
+        queue = admission(100, lanes)
+        queue.join("a", 90)
+        assert queue.wait(10, 60, now=0) is None
+        assert queue.wait(40, 60, now=0) == pytest.approx(30 * 0.01 / lanes)
+
+    def test_more_than_fits_waits_until_all_is_done(self) -> None:
+        queue = admission(100)
+        queue.join("a", 90)
+        assert queue.wait(500, 60, now=0) == pytest.approx(0.9)
+
+    def test_those_told_later_are_sent_behind_those_told_before(self) -> None:
+        queue = admission(100)
+        queue.join("a", 100)
+        assert queue.wait(10, 60, now=0) == pytest.approx(0.1)
+        assert queue.wait(20, 60, now=0) == pytest.approx(0.3)
+        queue.done("a", 10)
+        assert queue.wait(10, 60, now=0.09) is not None, "too early, and there is no room"
+        queue.done("a", 20)
+        assert queue.wait(20, 60, now=0.2) is not None, "the room is promised to the first"
+        assert queue.wait(1, 60, now=0.2) is None, "what is small passes"
+        assert queue.wait(10, 60, now=0.2) is None
+
+    def test_room_is_not_kept_for_ever(self) -> None:
+        queue = admission(100)
+        queue.join("a", 100)
+        assert queue.wait(10, 60, now=0) == pytest.approx(0.1)
+        queue.done("a", 20)
+        assert queue.wait(15, 60, now=1) is not None
+        assert queue.wait(15, 60, now=9) is None
+
+    def test_a_thumbnail_does_not_wait_for_all_of_a_large_photo(self) -> None:
+        queue = admission(100_000)
+        queue.join("photo", 10_000)  # 100 s
+        assert queue.wait(4, 0.1, now=0) is None
+        assert queue.wait(4, 0.07, now=0) is not None
+
+    def test_in_time_again_once_others_are_nearly_done(self) -> None:
+        queue = admission(100_000)
+        queue.join("a", 20)
+        queue.join("b", 100)
+        # 50 of its own, 20 of a and 50 of b make 1.2 s; after 40 rounds, 60 tiles, 50 of its own and 60 of b
+        wait = queue.wait(50, 1.1, now=0)
+        assert wait is not None
+        for key, tiles in (("a", 20), ("b", round(wait / 0.01) - 20)):
+            queue.done(key, tiles)
+        assert queue.wait(50, 1.1, now=wait) is None
+
+    @pytest.mark.parametrize(("wait", "expected"), [(0.0, 1), (0.2, 1), (1.2, 2), (1e9, 3600)])
+    def test_retry_after_is_in_whole_seconds(self, wait: float, expected: int) -> None:
+        assert whole_seconds(wait) == expected
+
+
+@dataclass
+class Client:
+    """One picture of a simulated day."""
+
+    name: int
+    tiles: int
+    arrived: float
+    submitted: int = 0
+    enhanced: int = 0
+    finished: float | None = None
+    told: list[tuple[float, float]] = field(default_factory=list)
+
+
+class Simulation:
+    """Arrivals -> admission -> turns -> lanes, in simulated time, with the same decisions as the scheduler's."""
+
+    def __init__(self, lanes: int, max_tiles: int, seed: int, *, comes_back: bool = False) -> None:
+        self.dice = random.Random(seed)
+        self.lanes, self.max_tiles, self.comes_back = lanes, max_tiles, comes_back
+        self.turns: Turns[int, int] = Turns()
+        self.queue: Admission[int] = Admission(max_tiles, SIZES[-1], lanes)
+        self.queue.cost.observe(8, 0.026)
+        self.clients: dict[int, Client] = {}
+        self.events: list[tuple[float, int, str, object]] = []
+        self.order = itertools.count()
+        self.idle = lanes
+        self.batches: list[tuple[float, int]] = []
+        self.most_waiting = 0
+        self.refused: list[Client] = []
+
+    def at(self, when: float, what: str, subject: object) -> None:
+        heapq.heappush(self.events, (when, next(self.order), what, subject))
+
+    def run(self, arrivals: list[tuple[float, int]]) -> None:
+        for name, (when, tiles) in enumerate(arrivals):
+            self.clients[name] = Client(name, tiles, when)
+            self.at(when, "arrival", name)
+        while self.events:
+            now, _, what, subject = heapq.heappop(self.events)
+            if what == "arrival":
+                assert isinstance(subject, int)
+                self.arrive(self.clients[subject], now)
+            else:
+                assert isinstance(subject, list)
+                self.complete(subject, now)
+            self.start(now)
+            assert not (self.idle and len(self.turns)), "a lane idles while tiles wait"
+
+    def arrive(self, client: Client, now: float) -> None:
+        empty = not self.queue.waiting
+        wait = self.queue.wait(client.tiles, 60.0, now)
+        if wait is not None:
+            assert not empty
+            client.told.append((now, wait))
+            self.refused.append(client)
+            if self.comes_back:
+                self.at(now + whole_seconds(wait), "arrival", client.name)
+            return
+        self.queue.join(client.name, client.tiles)
+        self.most_waiting = max(self.most_waiting, self.queue.waiting)
+        self.submit(client)
+
+    def submit(self, client: Client) -> None:
+        """As a picture does: a few rows ahead of what has come back."""
+        ahead = client.enhanced + 2 * SIZES[-1] * self.lanes
+        more = min(client.tiles, ahead) - client.submitted
+        if more > 0:
+            client.submitted += more
+            self.turns.add(client.name, "camera", [client.name] * more)
+
+    def start(self, now: float) -> None:
+        while self.idle and len(self.turns):
+            count = choose_batch(self.turns.waiting_with_next(), SIZES, self.idle)
+            batch = self.turns.take(count)
+            self.idle -= 1
+            self.batches.append((now, len(batch)))
+            seconds = (0.002 + 0.003 * len(batch)) * self.dice.uniform(0.9, 1.1)
+            self.queue.cost.observe(len(batch), seconds)
+            self.at(now + seconds, "batch", batch)
+
+    def complete(self, batch: list[int], now: float) -> None:
+        self.idle += 1
+        for name, tiles in Counter(batch).items():
+            client = self.clients[name]
+            client.enhanced += tiles
+            self.queue.done(name, tiles)
+            if client.enhanced == client.tiles:
+                client.finished = now
+                self.queue.leave(name)
+            else:
+                self.submit(client)
+
+
+def day(seed: int, count: int, load: float, lanes: int) -> list[tuple[float, int]]:
+    """Random arrivals of thumbnails and photos that take `load` of what the lanes can do."""
+    dice = random.Random(seed)
+    sizes = [dice.choice((1, 1, 4, 9, 12, 100, 1344)) for _ in range(count)]
+    span = sum(sizes) * 0.00325 / lanes / load
+    return sorted((dice.uniform(0, span), size) for size in sizes)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 5])
+@pytest.mark.parametrize("load", [0.5, 0.95, 3.0])
+def test_thousands_of_arrivals_starve_nobody_and_waste_nothing(lanes: int, load: float) -> None:
+    simulated = Simulation(lanes, max_tiles=16_384, seed=1)
+    simulated.run(day(seed=2, count=3000, load=load, lanes=lanes))
+    refused = {client.name for client in simulated.refused}
+    for client in simulated.clients.values():
+        assert (client.finished is not None) == (client.name not in refused)
+    assert simulated.most_waiting <= 16_384, "the queue is bounded"
+    assert max(size for _, size in simulated.batches) <= SIZES[-1]
+    assert all(size in SIZES for _, size in simulated.batches)
+    assert simulated.queue.waiting == 0
+    # the queue holds a minute of work; what is small passes through it in the time of a few tiles of each of the others
+    small = [c.finished - c.arrived for c in simulated.clients.values() if c.finished is not None and c.tiles <= 12]
+    assert max(small) < 3
+    if load == 3.0:
+        assert refused
+    if load == 0.5:
+        assert not refused
+
+
+def test_a_thumbnail_beside_large_photos_is_served_in_a_few_batches() -> None:
+    simulated = Simulation(2, max_tiles=100_000, seed=1)
+    simulated.run([(0.0, 5600), (0.0, 5600), *((1.0 + i * 0.1, 9) for i in range(100))])
+    waits = [c.finished - c.arrived for c in simulated.clients.values() if c.tiles == 9 and c.finished is not None]
+    assert len(waits) == 100
+    # its 9 tiles share batches with two others, and a batch under way has to end first
+    assert max(waits) < 5 * (0.002 + 0.003 * 8)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_who_comes_back_when_told_is_taken(lanes: int) -> None:
+    simulated = Simulation(lanes, max_tiles=3000, seed=3, comes_back=True)
+    simulated.run(day(seed=4, count=600, load=1.5, lanes=lanes))
+    assert all(client.finished is not None for client in simulated.clients.values())
+    told = [client for client in simulated.clients.values() if client.told]
+    assert len(told) > 50
+    again = [client for client in told if len(client.told) > 1]
+    assert len(again) / len(told) < 0.3
+
+
+def test_the_wait_that_is_told_proves_right() -> None:
+    # no one else arrives: the room that was promised must be there when it was promised, and not long before
+    simulated = Simulation(2, max_tiles=3000, seed=5)
+    late = [(1.0 + 0.01 * i, 1344) for i in range(4)]
+    simulated.run([(0.0, 1344), (0.0, 1344), *late])
+    assert len(simulated.refused) == 4
+    first = simulated.refused[0]
+    (now, wait) = first.told[0]
+    # room for 1344 is there once no more than 3000 - 1344 wait
+    done, room = 0, None
+    for when, size in simulated.batches:
+        done += size
+        if room is None and 2 * 1344 - done <= 3000 - 1344:
+            room = when
+    assert room is not None
+    assert wait == pytest.approx(room - now, rel=0.3)
