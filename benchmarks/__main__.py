@@ -1,27 +1,30 @@
-"""`python -m benchmarks`: times the service against named baselines in one run, prints a table and writes JSON.
+"""`python -m benchmarks`: times the service against named baselines in one run; prints a table, writes JSON and a plot.
 
-These machines are noisy: only the ratios say something. Every row's parts are timed in turns, so that a slow spell
-hits both; medians are taken.
+These machines are noisy: only ratios within a run say something. What is compared is timed in turns, so that a slow
+spell hits both, and medians are taken.
 """
 
 import argparse
-import json
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import cv2
-import httpx
 import numpy as np
-import numpy.typing as npt
 
-from benchmarks.server import running_server
+from benchmarks.load import run_clients
+from benchmarks.pictures import jpeg, of_megapixels, photo, png
+from benchmarks.raw import Raw, all_cores
+from benchmarks.report import Row, plot, table, write_json
+from benchmarks.server import Server, naive_server, running_server
 from model_export.contenders import open_network
 from model_export.export import Loaded, export
 from model_export.networks import UNetGenerator
-from service.generator import Generator
 from service.settings import SHIPPED_MODELS
 from service.spec import CONTEXT, TILE
 from service.tiling import plan
@@ -29,18 +32,55 @@ from service.tiling import plan
 IPHONE = SHIPPED_MODELS / "iphone.onnx"
 
 
-def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each call over `rounds`, after one that is not counted."""
+@dataclass
+class Run:
+    """What the sections share, and what they find.
+
+    Attributes:
+        raw: the shipped generator's own pace.
+        networks: published ONNX networks to compare with, by name.
+        folder: for files that last as long as the run.
+        rounds: how often what is short is repeated.
+        soak_s: seconds of the long load.
+        rows, curves: the results.
+    """
+
+    raw: Raw
+    networks: Mapping[str, Path]
+    folder: Path
+    rounds: int
+    soak_s: float
+    rows: list[Row] = field(default_factory=list)
+    curves: dict[str, dict[float, float]] = field(default_factory=dict)
+
+    def add(self, row: Row) -> None:
+        """Keep a row, and say it at once."""
+        self.rows.append(row)
+        sys.stderr.write(f"{row.what}: {row.value:.1f} {row.unit}, {row.baseline}: {row.against:.1f} {row.unit}\n")
+
+
+def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call in each of `rounds`, after one that is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
-            time.sleep(
-                0.1
-            )  # the threads of the session before spin on for a while, and would take a core from this one
+            # the threads of the session before spin on for a while, and would take a core from this one
+            time.sleep(0.1)
             start = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - start)
-    return {name: float(np.median(each[1:])) for name, each in seconds.items()}
+    return {name: each[1:] for name, each in seconds.items()}
+
+
+def medians(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The median of each of `in_turns`."""
+    return {name: float(np.median(each)) for name, each in in_turns(calls, rounds).items()}
+
+
+def enhance(server: Server, data: bytes, camera: str = "iphone") -> None:
+    """Post one picture."""
+    with server.client() as client:
+        client.post("/enhance", files={"image": data}, data={"camera": camera}).raise_for_status()
 
 
 def textbook(folder: Path) -> Path:
@@ -53,63 +93,204 @@ def textbook(folder: Path) -> Path:
     return path
 
 
-def photo(height: int, width: int) -> npt.NDArray[np.uint8]:
-    """A picture with detail at every scale, so that JPEG has its usual work."""
-    rng = np.random.default_rng(0)
-    layers = [
-        cv2.resize(rng.integers(0, 256, (height // k + 1, width // k + 1, 3), np.uint8), (width, height)).astype(float)
-        for k in (1, 4, 16, 64, 256)
-    ]
-    return np.asarray(np.mean(layers, axis=0), np.uint8)
+def section_networks(run: Run) -> None:
+    """The networks alone."""
+    other = Raw(textbook(run.folder))
+    tiles = 8 * run.raw.lanes * run.raw.batch
+    times = medians({"iphone": lambda: run.raw.seconds(tiles), "unet128": lambda: other.seconds(tiles)}, run.rounds)
+    per_tile = {name: seconds / tiles * 1e3 for name, seconds in times.items()}
+    run.add(Row("tile, iphone", "unet128, same lanes", "ms", per_tile["iphone"], per_tile["unet128"], reach=0.2,
+                at_least=False))  # fmt: skip
+    square = photo(1024, 1024)
+    calls = {name: partial(open_network(path).run, square) for name, path in {"iphone": IPHONE, **run.networks}.items()}
+    costs = medians(calls, run.rounds)
+    for name in run.networks:
+        run.add(Row(f"1 megapixel through {name}", "through iphone, in tiles", "ms", costs[name] * 1e3,
+                    costs["iphone"] * 1e3))  # fmt: skip
+
+
+def section_big(run: Run) -> None:
+    """A 12-megapixel JPEG, by one client and by four."""
+    data, tiles = jpeg(3000, 4000), plan(3000, 4000).tiles
+    models = run.folder / "models"
+    models.mkdir(exist_ok=True)
+    for path in (IPHONE, textbook(run.folder)):
+        (models / path.name).write_bytes(path.read_bytes())
+    with running_server({"MODELS": str(models)}) as server:
+        times = medians({"HTTP": lambda: enhance(server, data), "raw": lambda: run.raw.seconds(tiles)}, run.rounds)
+        run.add(Row("12-megapixel JPEG, one client", "raw tiles", "s", times["HTTP"], times["raw"]))
+        ours = times["HTTP"]
+        slow = medians({"unet128": lambda: enhance(server, data, "unet128")}, 1)["unet128"]
+        run.add(Row("12-megapixel JPEG by unet128", "by iphone", "s", slow, ours, reach=6))
+        rates = []
+        for _ in range(max(2, run.rounds // 2)):
+            load = run_clients(server, [(data, tiles)], clients=4, requests=2)
+            rates.append((load.tiles_per_second, load.tiles / run.raw.seconds(load.tiles)))
+        value, against = np.median(np.array(rates), axis=0)
+        run.add(Row("12-megapixel JPEGs, 4 clients", "raw tiles", "tiles/s", value, against, reach=0.9))
+    picture = photo(3000, 4000)
+    for name, path in run.networks.items():
+        start = time.perf_counter()
+        open_network(path).run(picture)
+        seconds = time.perf_counter() - start
+        wanted = 20 if name == "dped_iphone" else None
+        run.add(Row(f"12 megapixels through {name}", "as JPEG over HTTP", "s", seconds, ours, reach=wanted))
+
+
+def section_small(run: Run) -> None:
+    """Small pictures: what HTTP adds, and what a large neighbour costs them."""
+    thumbnail, small, huge = png(128, 128), jpeg(256, 256), jpeg(*of_megapixels(50))
+    session = all_cores(IPHONE)
+    one = np.zeros((1, TILE, TILE, 3), np.uint8), np.zeros((1, CONTEXT, CONTEXT, 3), np.uint8)
+    with running_server() as server, server.client() as client:
+
+        def post(data: bytes) -> None:
+            client.post("/enhance", files={"image": data}).raise_for_status()
+
+        times = medians({"HTTP": lambda: post(thumbnail), "raw": lambda: session(*one)}, run.rounds * 10)
+        run.add(Row("128x128 PNG", "raw session.run on one tile, all cores", "ms", times["HTTP"] * 1e3,
+                    times["raw"] * 1e3, "difference", reach=5, at_least=False))  # fmt: skip
+
+        def p95(seconds: list[float]) -> float:
+            return float(np.percentile(seconds, 95)) * 1e3
+
+        alone = in_turns({"small": lambda: post(small)}, run.rounds * 12)["small"]
+        neighbour = threading.Thread(target=enhance, args=(server, huge))
+        neighbour.start()
+        time.sleep(1.5)  # decoded by then
+        beside: list[float] = []
+        while neighbour.is_alive() and len(beside) < run.rounds * 12:
+            start = time.perf_counter()
+            post(small)
+            beside.append(time.perf_counter() - start)
+            time.sleep(0.1)
+        assert neighbour.is_alive(), "the neighbour has to last longer than what it is to disturb"
+        neighbour.join()
+        run.add(Row("256x256 JPEG beside 50 megapixels, p95", "alone, p95", "ms", p95(beside), p95(alone), reach=3,
+                    at_least=False))  # fmt: skip
+
+
+def section_sizes(run: Run) -> None:
+    """Time a megapixel, and memory, by size."""
+    curve = {}
+    with running_server() as server:
+        enhance(server, jpeg(256, 256))
+        idle = server.memory()
+        for megapixels in (0.25, 1, 4, 12, 50, 100):
+            height, width = of_megapixels(megapixels)
+            data = jpeg(height, width)
+            server.forget_peak()
+            rounds = run.rounds if megapixels < 50 else 1
+            start_rounds = 1 if megapixels < 50 else 0
+            seconds = []
+            for _ in range(start_rounds + rounds):
+                start = time.perf_counter()
+                enhance(server, data)
+                seconds.append(time.perf_counter() - start)
+            curve[megapixels] = float(np.median(seconds[start_rounds:]))
+            peak = server.memory("VmHWM")
+            pictures = 2 * height * width * 3 / 2**20
+    run.add(Row("peak memory of 100 megapixels", "idle + decoded input + output", "MB", peak, idle + pictures,
+                "difference", reach=96, at_least=False))  # fmt: skip
+    run.curves["seconds: pix2dslr"] = curve
+    middle = curve[12] / 12
+    for megapixels in (1, 4, 50, 100):
+        row = Row(f"a megapixel of {megapixels}", "of 12", "ms", curve[megapixels] / megapixels * 1e3, middle * 1e3,
+                  reach=1.15, at_least=False)  # fmt: skip
+        run.add(row)
+
+
+def section_start(run: Run) -> None:
+    """From the process's start until it is ready."""
+    imports = [sys.executable, "-c", "import cv2, fastapi, numpy, onnxruntime, PIL, pydantic_settings, uvicorn"]
+
+    def start() -> None:
+        with running_server():
+            pass
+
+    times = {"imports": lambda: subprocess.run(imports, check=True), "start": start}
+    measured = medians(times, run.rounds)
+    with_stop = measured["start"]
+    starts = []
+    for _ in range(run.rounds):
+        with running_server() as server:
+            starts.append(server.start_s)
+    assert np.median(starts) <= with_stop
+    run.add(Row("start to ready", "importing the libraries alone", "s", float(np.median(starts)), measured["imports"],
+                "difference", reach=1.5, at_least=False))  # fmt: skip
+
+
+def section_many(run: Run) -> None:
+    """Many clients with pictures of many sizes, more than the queue holds."""
+    sizes = [(128, 128), (256, 256), (480, 640), (768, 1024), (1080, 1920), (3000, 4000)]
+    pictures = [(jpeg(*size), plan(*size).tiles) for size in sizes]
+    # 64 clients ask for 17000 tiles at once; this queue holds a fifth of that
+    with running_server({"MAX_QUEUED_TILES": "3500"}) as server:
+        before = run.raw.seconds(400) / 400
+        load = run_clients(server, pictures, clients=64, seconds=run.soak_s)
+        after = run.raw.seconds(400) / 400
+    run.add(Row(f"64 clients, {run.soak_s:.0f} s, mixed sizes", "raw tiles", "tiles/s", load.tiles_per_second,
+                2 / (before + after), reach=0.85))  # fmt: skip
+    errors = sum(count for status, count in load.statuses.items() if status not in (200, 429))
+    run.add(Row("errors but 429", "none", "", errors, 0, "difference", reach=0, at_least=False))
+    if load.refused:
+        told, took = np.array(load.refused).T
+        right = np.abs(took / told - 1) <= 0.3
+        run.add(Row("Retry-After right within 30 %", "all that were refused", "", float(right.sum()), len(right),
+                    reach=0.9))  # fmt: skip
+    sys.stderr.write(f"statuses: {dict(load.statuses)}; told and taken after: {load.refused[:12]}\n")
+
+
+def section_naive(run: Run) -> None:
+    """Throughput at 1, 8 and 64 clients, ours and a naive handler's."""
+    size = (512, 512)
+    pictures = [(jpeg(*size), plan(*size).tiles)]
+    found: dict[str, dict[float, float]] = {}
+    with running_server() as ours, naive_server(IPHONE) as naive:
+        for clients in (1, 8, 64):
+            requests = max(1, 64 // clients)
+            for name, server in (("pix2dslr", ours), ("naive", naive)):
+                load = run_clients(server, pictures, clients, requests)
+                assert set(load.statuses) == {200}, load.statuses
+                # the naive one lays fewer tiles, without overlap: what counts is pictures
+                found.setdefault(name, {})[clients] = len(load.latencies) * 0.262 / load.seconds
+    for clients in (1, 8, 64):
+        run.add(Row(f"512x512 JPEGs, {clients} clients", "naive handler", "megapixels/s", found["pix2dslr"][clients],
+                    found["naive"][clients], reach=1.3 if clients == 64 else 1.0))  # fmt: skip
+    for name, curve in found.items():
+        run.curves[f"megapixels/s: {name}"] = curve
+
+
+SECTIONS = {
+    "networks": section_networks,
+    "big": section_big,
+    "small": section_small,
+    "sizes": section_sizes,
+    "start": section_start,
+    "many": section_many,
+    "naive": section_naive,
+}
 
 
 def main() -> None:
-    """Run every benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run the benchmarks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=list(SECTIONS), default=list(SECTIONS), help="some sections")
     parser.add_argument("--networks", type=Path, nargs="*", default=[], help="published ONNX networks to time as well")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench.json"), help="where the JSON goes")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="where .json and .png go, without suffix")
+    parser.add_argument("--rounds", type=int, default=5, help="how often what is short is repeated")
+    parser.add_argument("--soak", type=float, default=60, help="seconds of the load by 64 clients")
     options = parser.parse_args()
-    rows: list[tuple[str, str, float, float]] = []
-
     with tempfile.TemporaryDirectory() as folder:
-        networks = {path.stem: path for path in (IPHONE, textbook(Path(folder)), *options.networks)}
-        square = photo(1024, 1024)
-        calls = {name: partial(open_network(path).run, square) for name, path in networks.items()}
-        costs = in_turns(calls, options.rounds)
-        per_batch = {name: Generator(networks[name]) for name in ("iphone", "unet128")}
-        batch = np.zeros((8, TILE, TILE, 3), np.uint8), np.zeros((8, CONTEXT, CONTEXT, 3), np.uint8)
-        tiled = in_turns({name: partial(net, *batch) for name, net in per_batch.items()}, options.rounds * 4)
-    rows.append(("8 tiles through unet128", "iphone", tiled["unet128"], tiled["iphone"]))
-    rows += [
-        (f"1 megapixel through {name}", "iphone", costs[name], costs["iphone"]) for name in costs if name != "iphone"
-    ]
-
-    generator = Generator(IPHONE)
-    tiles = plan(3000, 4000).tiles
-    _, big = cv2.imencode(".jpg", photo(3000, 4000))
-    _, thumbnail = cv2.imencode(".png", photo(128, 128))
-    one = batch[0][:1], batch[1][:1]
-    with running_server() as url, httpx.Client(base_url=url, timeout=600, trust_env=False) as client:
-
-        def post(data: npt.NDArray[np.uint8]) -> None:
-            client.post("/enhance", files={"image": data.tobytes()}).raise_for_status()
-
-        def raw() -> None:
-            for _ in range(tiles // 8):
-                generator(*batch)
-
-        times = in_turns({"HTTP": lambda: post(big), "raw": raw}, max(options.rounds // 2, 1))
-        rows.append(("12-megapixel JPEG over HTTP", "session.run over as many tiles", times["HTTP"], times["raw"]))
-        times = in_turns({"HTTP": lambda: post(thumbnail), "raw": lambda: generator(*one)}, options.rounds * 10)
-        rows.append(("128x128 PNG over HTTP", "session.run on one tile", times["HTTP"], times["raw"]))
-
-    print("| what | ms | baseline | ms | ratio |\n| --- | ---: | --- | ---: | ---: |")
-    for what, baseline, seconds, against in rows:
-        print(f"| {what} | {seconds * 1e3:.1f} | {baseline} | {against * 1e3:.1f} | {seconds / against:.2f} |")
+        networks = {path.stem: path for path in options.networks}
+        run = Run(Raw(IPHONE), networks, Path(folder), options.rounds, options.soak)
+        for name in options.only:
+            SECTIONS[name](run)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    names = ("what", "baseline", "seconds", "baseline_seconds")
-    options.out.write_text(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1))
+    write_json(run.rows, run.curves, options.out.with_suffix(".json"))
+    if run.curves:
+        plot(run.curves, options.out.with_suffix(".png"))
+    print(table(run.rows))
 
 
 if __name__ == "__main__":

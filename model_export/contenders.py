@@ -111,7 +111,7 @@ def _tiled(generator: Generator, picture: Image) -> Image:
     for row in range(len(layout.rows.starts)):
         tiles = cut_row(picture, layout, row)
         batches = (tiles[first : first + _BATCH] for first in range(0, len(tiles), _BATCH))
-        blender.add_row(np.concatenate([generator(batch, context[: len(batch)]) for batch in batches]))
+        blender.add(np.concatenate([generator(batch, context[: len(batch)]) for batch in batches]))
     return blender.output.astype(np.uint8, copy=False)
 
 

@@ -237,7 +237,9 @@ def check_size(header: Header, format_: Format) -> None:
         raise SideTooLong(side, _MAX_SIDE[format_], format_)
 
 
-def encode(picture: Picture, format_: Format, quality: int = 95, keep_metadata: bool = True) -> bytes:
+def encode(
+    picture: Picture, format_: Format, quality: int = 95, keep_metadata: bool = True, *, spend: bool = False
+) -> bytes:
     """Encode a picture.
 
     Args:
@@ -246,6 +248,7 @@ def encode(picture: Picture, format_: Format, quality: int = 95, keep_metadata: 
         format_: `jpeg`, `png` or `webp`.
         quality: 1 to 100, for JPEG and WebP; WebP is lossless at 100.
         keep_metadata: whether EXIF and the colour profile go along.
+        spend: whether the picture's pixels may be overwritten, which saves a copy of them.
 
     Raises:
         SideTooLong: the format can't hold the picture.
@@ -257,7 +260,7 @@ def encode(picture: Picture, format_: Format, quality: int = 95, keep_metadata: 
     if alpha is not None and format_ == "jpeg":
         pixels, alpha = _over_white(pixels, alpha), None
     if alpha is None:
-        array = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        array = _swapped(pixels) if spend else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     else:
         array = np.dstack([pixels[:, :, ::-1], alpha])
     options = {
@@ -286,6 +289,14 @@ def encode(picture: Picture, format_: Format, quality: int = 95, keep_metadata: 
     if not done:
         raise MalformedPicture("the picture can't be encoded")
     return _after_start(encoded.tobytes(), segments)
+
+
+def _swapped(pixels: Pixels) -> Pixels:
+    """Swap red and blue where they lie; OpenCV copies what it converts in place, so that is done in strips."""
+    for top in range(0, pixels.shape[0], 64):
+        strip = pixels[top : top + 64]
+        cv2.cvtColor(strip, cv2.COLOR_RGB2BGR, dst=strip)
+    return pixels
 
 
 def _icc_segments(profile: bytes) -> bytes:

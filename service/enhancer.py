@@ -2,12 +2,15 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 
-from service.codec import Picture
+import numpy as np
+import numpy.typing as npt
+
+from service.codec import Picture, Pixels
 from service.scheduler import Enhanced, Job, Scheduler
 from service.tiling import Blender, Plan, context_of, cut_tile, plan
 
@@ -74,26 +77,38 @@ class Enhancer:
         layout = plan(height, width, overlap)
         job.set_context(context_of(picture.pixels))
         blender = Blender(picture.pixels, layout, strength)
-        in_row = len(layout.columns.starts)
-        # so that the device never waits for the blending
-        ahead = max(1, -(-self._scheduler.tiles_ahead // in_row))
-        under_way: deque[Future[list[Enhanced]]] = deque()
-        blend_s, done = 0.0, 0
+        under_way: deque[tuple[int, Future[list[Enhanced]]]] = deque()
+        blend_s, submitted, done = 0.0, 0, 0
 
         def blend_next() -> None:
             nonlocal blend_s, done
-            enhanced = job.wait(under_way.popleft())
+            count, future = under_way.popleft()
+            enhanced = job.wait(future)
             start = time.perf_counter()
-            blender.add_row(enhanced)
+            blender.add(enhanced)
             blend_s += time.perf_counter() - start
-            done += in_row
+            done += count
             progress(done, layout.tiles)
 
-        for row in range(len(layout.rows.starts)):
-            under_way.append(job.submit(in_row, partial(cut_tile, picture.pixels, layout, row)))
-            if len(under_way) > ahead:
+        for row, first, count in _pieces(layout, self._scheduler.largest_batch):
+            # so far ahead that no lane waits for the blending, and no further: answers take 200 kB a tile
+            while submitted + count - done > max(self._scheduler.tiles_ahead, count):
                 blend_next()
+            under_way.append((count, job.submit(count, partial(_cut, picture.pixels, layout, row, first))))
+            submitted += count
         while under_way:
             blend_next()
         enhanced = replace(picture, pixels=blender.output)
         return Enhancement(enhanced, layout, job.queue_s, job.inference_s, blend_s)
+
+
+def _pieces(layout: Plan, largest: int) -> Iterator[tuple[int, int, int]]:
+    """Split the rows of tiles: row, first column and count of up to `largest` tiles, in the order of blending."""
+    in_row = len(layout.columns.starts)
+    for row in range(len(layout.rows.starts)):
+        for first in range(0, in_row, largest):
+            yield row, first, min(largest, in_row - first)
+
+
+def _cut(pixels: Pixels, layout: Plan, row: int, first: int, i: int, out: npt.NDArray[np.uint8]) -> None:
+    cut_tile(pixels, layout, row, first + i, out)

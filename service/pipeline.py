@@ -18,17 +18,17 @@ _OVERLAPS: Final = {"fast": 16, "max": 64}
 
 @dataclass(frozen=True)
 class Outcome:
-    """An enhanced picture with its source.
+    """An enhanced picture.
 
     Attributes:
-        source: the decoded picture.
+        source: the decoded picture, where it was asked for.
         enhancement: what became of it.
         format: the format to answer in.
         camera: whose generator was used.
         generator: the generator.
     """
 
-    source: Picture
+    source: Picture | None
     enhancement: Enhancement
     format: Format
     camera: str
@@ -66,6 +66,8 @@ class Pipeline:
         format_: Format | None = None,
         on_job: Callable[[Job], None] = lambda _: None,
         progress: Callable[[int, int], None] = lambda *_: None,
+        *,
+        keep_source: bool = False,
     ) -> Outcome:
         """Enhance a file; the answer is not encoded yet.
 
@@ -78,6 +80,7 @@ class Pipeline:
             format_: the answer's format; None takes the file's own.
             on_job: is given the picture's job once it is admitted, so that it can be cancelled.
             progress: as `Enhancer.enhance`.
+            keep_source: whether the answer holds the decoded picture too; it is as large as the enhanced one.
 
         Raises:
             UnknownCamera, SideTooLong, QueueFull: before the picture is decoded.
@@ -97,4 +100,4 @@ class Pipeline:
         watch.add("queue", enhancement.queue_s)
         watch.add("inference", enhancement.inference_s)
         watch.add("blend", enhancement.blend_s)
-        return Outcome(source, enhancement, format_ or header.format, chosen, generator)
+        return Outcome(source if keep_source else None, enhancement, format_ or header.format, chosen, generator)

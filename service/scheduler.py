@@ -216,9 +216,14 @@ class Scheduler:
         return all(lane.is_alive() for lane in self._lanes)
 
     @property
+    def largest_batch(self) -> int:
+        """The largest batch that is run."""
+        return self._sizes[-1]
+
+    @property
     def tiles_ahead(self) -> int:
         """How many tiles a picture should have submitted for no lane to wait for it."""
-        return 2 * self._sizes[-1] * len(self._lanes)
+        return 3 * self._sizes[-1] * len(self._lanes)
 
     @property
     def waiting(self) -> int:
@@ -284,16 +289,21 @@ class Scheduler:
         largest = self._sizes[-1]
         tiles = np.empty((largest, TILE, TILE, 3), np.uint8)
         contexts = np.empty((largest, CONTEXT, CONTEXT, 3), np.uint8)
-        while True:
-            batch = self._next_batch()
-            if batch is None:
-                return
-            try:
-                self._infer(batch, tiles[: len(batch)], contexts[: len(batch)])
-            except Exception:  # a lane outlives whatever a device does
-                log.exception("a batch of %d tiles failed", len(batch))
-                for row, _ in batch:
-                    _settle(row, InferenceFailed())
+        while self._run_batch(tiles, contexts):
+            pass
+
+    def _run_batch(self, tiles: npt.NDArray[np.uint8], contexts: npt.NDArray[np.uint8]) -> bool:
+        # a call of its own: what a lane holds of a batch, and with it of a picture, is gone before it waits again
+        batch = self._next_batch()
+        if batch is None:
+            return False
+        try:
+            self._infer(batch, tiles[: len(batch)], contexts[: len(batch)])
+        except Exception:  # a lane outlives whatever a device does
+            log.exception("a batch of %d tiles failed", len(batch))
+            for row, _ in batch:
+                _settle(row, InferenceFailed())
+        return True
 
     def _next_batch(self) -> list[tuple[_Row, int]] | None:
         with self._changed:

@@ -164,7 +164,7 @@ def context_of(pixels: Pixels) -> npt.NDArray[np.uint8]:
 
 
 class Blender:
-    """Blends rows of enhanced tiles back into a picture, keeping one strip of tiles in memory.
+    """Blends enhanced tiles back into a picture, keeping one strip of its rows in memory.
 
     What is added to the source's own samples is the blended residual, enhanced - input, so that there is one rounding,
     16-bit sources keep their low bits and `strength` scales it. The windows sum to one, so that of an 8-bit source
@@ -184,25 +184,33 @@ class Blender:
         self._layout = layout
         self._strength = strength
         self._strip = np.zeros((TILE, source.shape[1], 3), np.float32)
-        self._row = 0
+        self._row = self._column = 0
         self._weights: dict[tuple[bytes, bytes], npt.NDArray[np.float32]] = {}
         self.output: Pixels = np.empty_like(source)
 
-    def add_row(self, enhanced: Sequence[npt.NDArray[np.floating]] | npt.NDArray[np.floating]) -> None:
-        """Blend the next row of tiles, top to bottom, and finish the picture's rows that no later tile reaches.
+    def add(self, enhanced: Sequence[npt.NDArray[np.floating]] | npt.NDArray[np.floating]) -> None:
+        """Blend the next tiles, from left to right and from top to bottom, any number of one row's.
+
+        With a row's last one the picture's rows that no later tile reaches are finished.
 
         Args:
-            enhanced: the row's tiles, each float (128, 128, 3), RGB in 0..1.
+            enhanced: each float (128, 128, 3), RGB in 0..1.
         """
-        rows, columns = self._layout.rows, self._layout.columns
-        height, width = self._source.shape[:2]
-        top = rows.starts[self._row]
-        for start, across, tile in zip(columns.starts, columns.windows, enhanced, strict=True):
+        down, columns, width = self._layout.rows.windows[self._row], self._layout.columns, self._source.shape[1]
+        for tile in enhanced:
+            start = columns.starts[self._column]
             inside = slice(max(-start, 0), min(TILE, width - start))
-            weights = self._weights_of(rows.windows[self._row], across)[:, inside]
+            weights = self._weights_of(down, columns.windows[self._column])[:, inside]
             there = self._strip[:, start + inside.start : start + inside.stop]
             cv2.accumulateProduct(tile[:, inside].astype(np.float32, copy=False), weights, there)
-        self._row += 1
+            self._column += 1
+        if self._column == len(columns.starts):
+            self._end_row()
+
+    def _end_row(self) -> None:
+        rows, height = self._layout.rows, self._source.shape[0]
+        top = rows.starts[self._row]
+        self._row, self._column = self._row + 1, 0
         finished = rows.starts[self._row] if self._row < len(rows.starts) else height
         self._finish(max(top, 0), min(finished, height), max(top, 0) - top)
         kept = max(TILE - (finished - top), 0)

@@ -65,14 +65,14 @@ def _work(state: State, upload: Upload[EnhanceOptions], wanted: Format | None, c
         upload.image, watch, options.camera, options.strength, options.overlap, wanted, cancellation.attach
     )
     output = outcome.enhancement.picture
-    with watch.stage("encode"):
-        body = encode(output, outcome.format, options.encoder_quality, options.metadata == "keep")
     headers = outcome_headers(outcome)
     if upload.reference is not None and reference is not None:
         with watch.stage("quality"):
             truth = to_8_bit(decode(upload.reference, reference).pixels)
             headers["X-PSNR"] = f"{psnr(to_8_bit(output.pixels), truth):.3f}"
             headers["X-SSIM"] = f"{ssim(to_8_bit(output.pixels), truth):.4f}"
+    with watch.stage("encode"):
+        body = encode(output, outcome.format, options.encoder_quality, options.metadata == "keep", spend=True)
     headers["Server-Timing"] = watch.server_timing()
     watch.observe(state.metrics)
     return Response(body, media_type=media_type(outcome.format), headers=headers)

@@ -56,8 +56,15 @@ def _work(
     if not options.align:
         require_same_size(pipeline.read_header(upload.image), header)
     outcome = pipeline.enhance(
-        upload.image, watch, options.camera, options.strength, options.overlap, on_job=cancellation.attach
+        upload.image,
+        watch,
+        options.camera,
+        options.strength,
+        options.overlap,
+        on_job=cancellation.attach,
+        keep_source=True,
     )
+    assert outcome.source is not None
     before = to_8_bit(outcome.source.pixels)
     after = to_8_bit(outcome.enhancement.picture.pixels)
     with watch.stage("quality"):
@@ -94,7 +101,7 @@ def _answer(
     watch: Stopwatch,
 ) -> Evaluation:
     before, after = scores
-    height, width = outcome.source.pixels.shape[:2]
+    height, width = outcome.enhancement.picture.pixels.shape[:2]
     return Evaluation(
         camera=outcome.camera,
         device=outcome.generator.device,

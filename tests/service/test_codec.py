@@ -577,3 +577,14 @@ class TestSize:
 @each_format
 def test_media_type(format_: Format) -> None:
     assert media_type(format_) == Image.MIME[format_.upper()]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_spending_a_picture_gives_the_same_bytes(format_: Format, dtype: type[np.uint8 | np.uint16]) -> None:
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (150, 70, 3), dtype)
+    picture = Picture(pixels, Header("png", 150, 70))
+    kept = pixels.copy()
+    expected = encode(picture, format_)
+    np.testing.assert_array_equal(pixels, kept)
+    assert encode(picture, format_, spend=True) == expected

@@ -68,7 +68,7 @@ def test_impossible_plans_are_refused(height: int, width: int, overlap: int) -> 
 def _identity(picture: npt.NDArray[np.uint8 | np.uint16], layout: Plan) -> npt.NDArray[np.uint8 | np.uint16]:
     blender = Blender(picture, layout)
     for row in range(len(layout.rows.starts)):
-        blender.add_row(cut_row(picture, layout, row).astype(np.float32) / np.float32(255))
+        blender.add(cut_row(picture, layout, row).astype(np.float32) / np.float32(255))
     return blender.output
 
 
@@ -107,7 +107,7 @@ def test_strength_scales_the_change(strength: float) -> None:
     layout = plan(150, 150)
     blender = Blender(picture, layout, strength)
     for _ in layout.rows.starts:
-        blender.add_row(np.full((len(layout.columns.starts), TILE, TILE, 3), 200 / 255, np.float32))
+        blender.add(np.full((len(layout.columns.starts), TILE, TILE, 3), 200 / 255, np.float32))
     assert np.abs(blender.output.astype(float) - (100 + 100 * strength)).max() <= 0.5 + 1e-3
 
 
@@ -116,7 +116,7 @@ def test_blending_is_smooth_between_tiles_that_disagree() -> None:
     layout = plan(TILE, 400, 32)
     blender = Blender(picture, layout)
     levels = np.arange(len(layout.columns.starts)) % 2 * 40 + 100
-    blender.add_row(np.ones((len(levels), TILE, TILE, 3), np.float32) * (levels / 255)[:, None, None, None])
+    blender.add(np.ones((len(levels), TILE, TILE, 3), np.float32) * (levels / 255)[:, None, None, None])
     steps = np.abs(np.diff(blender.output[64, :, 0].astype(int)))
     assert blender.output.max() == 140
     assert blender.output.min() == 100
