@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.generator import Device, Generator, ModelUnusable
+from service.generator import Generator, ModelUnusable
+from service.sessions import Device, GpuOptions
 
 
 class UnknownCamera(Exception):
@@ -23,13 +24,20 @@ class UnknownCamera(Exception):
 class Catalogue:
     """The generators of one folder, each named by its camera: CAMERA.onnx."""
 
-    def __init__(self, folder: Path, default: str, device: Device = "auto", threads: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        default: str,
+        device: Device = "auto",
+        threads: int = 0,
+        gpu: GpuOptions | None = None,
+    ) -> None:
         """Load every generator of the folder.
 
         Args:
             folder: where the ONNX files lie.
             default: the camera that is used where none is named.
-            device, threads: as `Generator`.
+            device, threads, gpu: as `Generator`.
 
         Raises:
             ModelUnusable: a file breaks the contract, or the default is not there.
@@ -38,7 +46,8 @@ class Catalogue:
         self._files = {path.stem: path for path in sorted(folder.glob("*.onnx"))}
         if default not in self._files:
             raise ModelUnusable(f"{folder / default}.onnx is missing, the generator that is used by default")
-        self._generators = {camera: Generator(path, device, threads) for camera, path in self._files.items()}
+        gpu = gpu or GpuOptions()
+        self._generators = {camera: Generator(path, device, threads, gpu) for camera, path in self._files.items()}
         self.default = default
 
     def __getitem__(self, camera: str) -> Generator:

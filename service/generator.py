@@ -1,25 +1,29 @@
 """One ONNX Runtime session behind one call: tiles in, tiles out."""
 
-import contextlib
-import ctypes
-import io
 import logging
 import math
 import os
-import sys
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from service.sessions import (
+    CPU,
+    Answer,
+    BoundRunner,
+    Device,
+    DirectRunner,
+    GpuOptions,
+    NoGpuSession,
+    open_on_cpu,
+    open_on_gpu,
+)
 from service.spec import CONTEXT, TILE, ContractBroken, GeneratorSpec, read_spec
 
-Device = Literal["auto", "cuda", "cpu"]
-
-CUDA: Final = "CUDAExecutionProvider"
-CPU: Final = "CPUExecutionProvider"
+_PLAIN = GpuOptions()
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +44,14 @@ class Generator:
         device: what the session really runs on, `cuda` or `cpu`, read back from it.
     """
 
-    def __init__(self, path: Path, device: Device = "auto", threads: int = 0) -> None:
+    def __init__(self, path: Path, device: Device = "auto", threads: int = 0, gpu: GpuOptions = _PLAIN) -> None:
         """Load a file and check its contract.
 
         Args:
             path: the ONNX file.
             device: `auto` takes CUDA where it works and the CPU otherwise.
             threads: CPU threads of the session; 0 takes what the container may use.
+            gpu: what a GPU's session may use.
 
         Raises:
             ModelUnusable: the file is missing, is no ONNX model, or breaks the contract.
@@ -54,8 +59,8 @@ class Generator:
         """
         if not path.is_file():
             raise ModelUnusable(f"{path} is missing")
-        self._session = _open(path, device, threads)
-        self.device: Literal["cuda", "cpu"] = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
+        self._session = _open(path, device, threads or cpu_threads(), gpu)
+        self.device: Literal["cuda", "cpu"] = "cpu" if self._session.get_providers()[0] == CPU else "cuda"
         try:
             self.spec: GeneratorSpec = read_spec(
                 self._session.get_inputs(),
@@ -64,15 +69,16 @@ class Generator:
             )
         except ContractBroken as error:
             raise ModelUnusable(f"{path} breaks the generator's contract: {error}") from error
+        self._run = (
+            DirectRunner(self._session) if self.device == "cpu" else BoundRunner(self._session, self.device, gpu.graphs)
+        )
 
     @property
     def provider(self) -> str:
         """The execution provider that the session runs on first, such as `CUDAExecutionProvider`."""
         return str(self._session.get_providers()[0])
 
-    def __call__(
-        self, tiles: npt.NDArray[np.uint8], context: npt.NDArray[np.uint8]
-    ) -> npt.NDArray[np.float32] | npt.NDArray[np.float16]:
+    def __call__(self, tiles: npt.NDArray[np.uint8], context: npt.NDArray[np.uint8]) -> Answer:
         """Enhance a batch.
 
         Args:
@@ -84,48 +90,25 @@ class Generator:
             float32 or float16 (N, 128, 128, 3), RGB in 0..1.
         """
         feeds = {"tiles": tiles, "context": context} if self.spec.takes_context else {"tiles": tiles}
-        return self._session.run(["enhanced"], feeds)[0]  # type: ignore[no-any-return]
+        return self._run(feeds)
 
     def warm_up(self, batch: int) -> None:
         """Run one batch of that size, so that the first request finds everything allocated."""
         self(np.zeros((batch, TILE, TILE, 3), np.uint8), np.zeros((batch, CONTEXT, CONTEXT, 3), np.uint8))
 
 
-def _open(path: Path, device: Device, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or cpu_threads()
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # a CUDA library that is missing is ours to say, in one line
-    if device != "cpu" and CUDA in ort.get_available_providers() and _has_cuda_driver():
+def _open(path: Path, device: Device, threads: int, gpu: GpuOptions) -> ort.InferenceSession:
+    if device != "cpu":
         try:
-            # the libraries of the `cuda` extra lie in site-packages, where the loader does not look;
-            # what preload_dlls can't find it prints, and standard output is not ours to write to
-            with contextlib.redirect_stdout(io.StringIO()) as said:
-                ort.preload_dlls(directory="")
-            if said.getvalue():
-                log.info("preloading CUDA libraries: %s", said.getvalue().strip())
-            settings = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
-            session = ort.InferenceSession(path, options, providers=[(CUDA, settings), CPU])
-            session.disable_fallback()
-            if session.get_providers()[0] == CUDA or device == "auto":
-                return session
-        except Exception as error:  # noqa: BLE001  ORT raises types of its own C++ layer
-            log.info("no CUDA session: %s", str(error).splitlines()[0])
-    if device == "cuda":
-        raise DeviceUnavailable("device is set to cuda, and ONNX Runtime can't start a CUDA session here")
+            return open_on_gpu(path, threads, gpu)
+        except NoGpuSession as error:
+            log.info("no GPU session: %s", error)
+            if device == "cuda":
+                raise DeviceUnavailable(f"device is set to cuda, and no session starts there: {error}") from error
     try:
-        return ort.InferenceSession(path, options, providers=[CPU])
+        return open_on_cpu(path, threads)
     except Exception as error:
         raise ModelUnusable(f"{path} is no ONNX model that can be loaded") from error
-
-
-def _has_cuda_driver() -> bool:
-    # asked first, since without a driver ONNX Runtime takes seconds to find out and writes errors to stderr
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True
 
 
 def cpu_threads() -> int:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.generator import Device
+from service.sessions import Device
 
 SHIPPED_MODELS = Path(__file__).with_name("models")
 
@@ -24,6 +24,8 @@ class Settings(BaseSettings):
         host, port: where the server listens.
         device: `auto` takes CUDA where it works; `cuda` never becomes ready without it.
         threads: CPU threads that run the generator, each a batch of its own; 0 takes what the container may use.
+        cuda_graphs: replay a recorded CUDA graph a batch size; batches then run one at a time.
+        tensorrt_cache: folder for TensorRT's engines, which are used where it is given; the first start takes minutes.
         models: folder of ONNX generators, named CAMERA.onnx.
         camera: the generator that is used where a request names none.
         batch_sizes: sizes of batches in tiles, ascending from 1, such as [1,4,16]; found by measuring where absent. All
@@ -43,6 +45,8 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     device: Device = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
+    cuda_graphs: bool = False
+    tensorrt_cache: Path | None = None
     models: Path = SHIPPED_MODELS
     camera: str = "iphone"
     batch_sizes: Annotated[tuple[int, ...], AfterValidator(_ascending_from_1)] | None = None

@@ -10,9 +10,10 @@ from service.enhancer import Enhancer
 from service.generator import DeviceUnavailable, ModelUnusable
 from service.pipeline import Pipeline
 from service.scheduler import Scheduler
+from service.sessions import GpuOptions
 from service.settings import Settings
 from service.telemetry import Metrics
-from service.warmup import find_batch_sizes, lanes_for, warm_up
+from service.warmup import LARGEST_ON_GPU, find_batch_sizes, lanes_for, warm_up
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +46,17 @@ class State:
         """Load and warm the generators and start the lanes; a failure is kept as `failure`."""
         settings = self.settings
         try:
-            catalogue = Catalogue(settings.models, settings.camera, settings.device, threads=1)
+            gpu = GpuOptions(
+                settings.cuda_graphs, settings.tensorrt_cache, max(settings.batch_sizes or (LARGEST_ON_GPU,))
+            )
+            # one thread a session: each lane brings its own
+            catalogue = Catalogue(settings.models, settings.camera, settings.device, 1, gpu)
         except (ModelUnusable, DeviceUnavailable) as error:
             self.failure = str(error)
             log.error("can't start: %s", error)  # noqa: TRY400  the message says it all
             return
         default = catalogue[catalogue.default]
-        lanes = lanes_for(default, settings.threads)
+        lanes = 1 if settings.cuda_graphs and default.device == "cuda" else lanes_for(default, settings.threads)
         sizes = settings.batch_sizes or find_batch_sizes(default, lanes)
         warm_up([catalogue[camera] for camera in catalogue.cameras], sizes, lanes)
         log.info("%d batches at a time, of up to %d tiles", lanes, sizes[-1])

@@ -10,7 +10,8 @@ import numpy as np
 from service.generator import Generator, cpu_threads
 from service.spec import CONTEXT, TILE
 
-_LARGEST: Final = {"cpu": 16, "cuda": 128}
+LARGEST_ON_GPU: Final = 128
+_LARGEST: Final = {"cpu": 16, "cuda": LARGEST_ON_GPU}
 _CLOSE: Final = 0.03
 """A smaller batch that is slower by less than this part is preferred: who comes next waits for no longer than it."""
 
