@@ -3,27 +3,23 @@
 The DSLR's photo is laid over the phone's by a homography, both are cut to what they share, and the phone's is cut into
 patches that don't overlap. A DSLR patch may lie a few pixels off, as no homography undoes lenses and parallax: it is
 taken where it correlates best, and the pair is dropped where that is not enough. The phone's pixels stay as they are;
-the DSLR's are brought to their scale.
+the DSLR's are brought to their scale. Pure; `patch_files` reads and writes.
 
 Source: Ignatov et al., "DSLR-Quality Photos on Mobile Devices with Deep Convolutional Networks", ICCV 2017, section 2.
 """
 
-import re
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from model_export.pairs import PairPaths, PairsError, PixelArray, read_rgb
 from service import alignment
-from service.alignment import BarelyOverlaps, Homography, NotAligned
+from service.alignment import BarelyOverlaps, Homography
+
+PixelArray = npt.NDArray[np.uint8]
 
 PATCH: Final = 100
 """Side of a patch in pixels, DPED's."""
@@ -71,22 +67,6 @@ class Cut:
     patches: tuple[Patch, ...]
     dropped: int
     inliers: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one pair of photos on disk.
-
-    Attributes:
-        photos: the pair.
-        patches, dropped: as counted in its `Cut`, 0 where there is none.
-        failure: why there is none.
-    """
-
-    photos: PairPaths
-    patches: int
-    dropped: int
-    failure: NotAligned | PairsError | None = None
 
 
 def patch_pairs(phone: PixelArray, dslr: PixelArray) -> Cut:
@@ -172,84 +152,6 @@ def correlation(one: npt.NDArray[np.generic], other: npt.NDArray[np.generic]) ->
     first, second = (array.astype(np.float64) - array.mean() for array in (one, other))
     power = float(np.sqrt(np.square(first).sum() * np.square(second).sum()))
     return float((first * second).sum()) / power if power > 0 else 0.0
-
-
-def check_out(out: Path, phone: Path, dslr: Path) -> None:
-    """See that no patch is written among photos.
-
-    Args:
-        out: the folder that `phone/` and `dslr/` are to be written to.
-        phone, dslr: the photos' folders.
-
-    Raises:
-        PairsError: it, or one of the two in it, is a photos' folder.
-    """
-    photos = {phone.resolve(), dslr.resolve()}
-    for folder in (out, *_folders(out)):
-        if folder.resolve() in photos:
-            raise PairsError(f"patches would be written to {folder}, where photos are read from")
-
-
-def cut_photos(photos: Sequence[PairPaths], out: Path, jobs: int) -> Iterator[Outcome]:
-    """Cut pairs of photos into `out/phone` and `out/dslr`, as PNG files that are equally named on both sides.
-
-    A name is the photo's with the row and the column of the patch in the phone's photo: `12_0300_0700.png`. What an
-    earlier run made of the same photos goes first, and with it the half pair that a killed one may have left.
-
-    Args:
-        photos: the pairs, as from `pairs.match_folders`.
-        out: made if need be.
-        jobs: how many pairs are worked on at a time, each on one core.
-
-    Yields:
-        What became of each pair, in their order.
-
-    Raises:
-        OSError: a patch can't be written.
-    """
-    for folder in _folders(out):
-        folder.mkdir(parents=True, exist_ok=True)
-    _clear(out, {pair.phone.stem for pair in photos})
-    # threads will do: 89 % of the CPU time is spent in OpenCV, which lets go of the interpreter, and a new process
-    # would first import torch with the rest of the command
-    executor = ThreadPoolExecutor(jobs)
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield from executor.map(partial(_cut_photo, out=out), photos)
-    finally:
-        executor.shutdown(cancel_futures=True)
-        cv2.setNumThreads(threads)
-
-
-def _cut_photo(photos: PairPaths, out: Path) -> Outcome:
-    try:
-        cut = patch_pairs(read_rgb(photos.phone), read_rgb(photos.target))
-    except (NotAligned, PairsError) as failure:
-        return Outcome(photos, 0, 0, failure)
-    for patch in cut.patches:
-        name = f"{photos.phone.stem}_{patch.row:04}_{patch.column:04}.png"
-        finished = [folder / name for folder in _folders(out)]
-        parts = [path.with_name(f"{name}.part") for path in finished]
-        for file, pixels in zip(parts, (patch.phone, patch.dslr), strict=True):
-            file.write_bytes(cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes())
-        for file, path in zip(parts, finished, strict=True):
-            file.replace(path)
-    return Outcome(photos, len(cut.patches), cut.dropped)
-
-
-def _folders(out: Path) -> tuple[Path, Path]:
-    return out / "phone", out / "dslr"
-
-
-def _clear(out: Path, stems: set[str]) -> None:
-    """Remove the patches of these photos, and of others those that have no other half."""
-    names = [{path.name for path in folder.iterdir()} for folder in _folders(out)]
-    for folder, mine, others in zip(_folders(out), names, reversed(names), strict=True):
-        for name in mine:
-            patch = re.fullmatch(r"(.+)_\d{4,}_\d{4,}\.png(\.part)?", name)
-            if patch and (patch[1] in stems or name not in others):
-                (folder / name).unlink()
 
 
 def _size(picture: npt.NDArray[np.uint8]) -> tuple[int, int]:

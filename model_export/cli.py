@@ -21,12 +21,12 @@ from model_export import distil as distilling
 from model_export import evaluate as evaluating
 from model_export import export as exporting
 from model_export import tables
-from model_export.align import check_out, cut_photos
 from model_export.config import ConfigError, load_config
 from model_export.contenders import open_network
 from model_export.data import open_data
 from model_export.journal import Journal
 from model_export.pairs import PairsError, list_pictures, match_folders, real_tiles
+from model_export.patch_files import check_out, cut_photos
 from model_export.report import NoRun, write_report
 from model_export.score_inputs import find_outputs, find_pairs, find_photos
 from model_export.scoring import PairScore

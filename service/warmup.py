@@ -11,7 +11,7 @@ from service.generator import Generator, cpu_threads
 from service.spec import CONTEXT, TILE
 
 LARGEST_ON_GPU: Final = 128
-_LARGEST: Final = {"cpu": 16, "cuda": LARGEST_ON_GPU}
+_LARGEST: Final = {"cpu": 8, "cuda": LARGEST_ON_GPU}
 _CLOSE: Final = 0.03
 """A smaller batch that is slower by less than this part is preferred: who comes next waits for no longer than it."""
 
@@ -32,7 +32,7 @@ def lanes_for(generator: Generator, threads: int) -> int:
 def find_batch_sizes(generator: Generator, lanes: int) -> tuple[int, ...]:
     """Measure which batch is best, all lanes running at once, and return the powers of two up to it.
 
-    Takes 0.4 s on a CPU: sizes are doubled until that gains nothing any more.
+    Takes a quarter of a second on a CPU: sizes are doubled until that gains nothing any more.
     """
     seconds: dict[int, float] = {}
     size = 1

@@ -26,8 +26,8 @@ GOOD = png(noise(20, 20))
 BIG = png(np.zeros((1600, 1600, 3), np.uint8))
 BIG_TILES = plan(1600, 1600).tiles
 """289 tiles, about a second's work for two cores."""
-MOST_ON_DEVICE = cpu_threads() * 16
-"""A batch a thread, each of no more than the 16 tiles that the start-up tries at most."""
+MOST_ON_DEVICE = cpu_threads() * 8
+"""A batch a thread, each of no more than the 8 tiles that the start-up tries at most."""
 
 
 def problem(answer: httpx.Response, name: str, status: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner, Result
@@ -13,8 +14,9 @@ from typer.testing import CliRunner, Result
 from model_export import evaluate
 from model_export.checkpoints import load_checkpoint
 from model_export.cli import app
-from model_export.pairs import PairPaths
+from model_export.pairs import PairPaths, match_folders, read_rgb
 from service.generator import Generator
+from tests.onnx_files import write_generator
 
 PatchMaker = Callable[..., list[PairPaths]]
 
@@ -70,7 +72,7 @@ def test_train_export_evaluate(tmp_path: Path, make_patches: PatchMaker, monkeyp
     spec = Generator(model, device="cpu").spec
     assert (spec.camera, spec.trained_on, spec.architecture) == ("toy", "a cup, darkened", "unet128-s2d")
     assert spec.half
-    assert model.stat().st_size < 8e6  # 3.5 M weights of two bytes
+    assert model.stat().st_size < 8e6  # 2.4 M weights of two bytes
     assert spec.psnr == pytest.approx(history[0]["psnr"], abs=1e-3)
 
     names = tmp_path / "names.txt"
@@ -81,7 +83,7 @@ def test_train_export_evaluate(tmp_path: Path, make_patches: PatchMaker, monkeyp
     _, input_row, row = scored.stdout.strip().rsplit("\n", 2)
     assert input_row.startswith("| input |")
     found = re.fullmatch(
-        r"\| toy \| (\d+\.\d\d) \| (\d\.\d{4}) \| \d+\.\d\d \| -?\d+\.\d \| \d+ \| 3,5\d\d,\d{3} \|", row
+        r"\| toy \| (\d+\.\d\d) \| (\d\.\d{4}) \| \d+\.\d\d \| -?\d+\.\d \| \d+ \| 2,3\d\d,\d{3} \|", row
     )
     assert found is not None
     # what training said of the network is what the service will give
@@ -113,6 +115,32 @@ def test_evaluate_on_pairs_and_photos_to_files(
     assert found["rows"][2]["psnr"] == "inf"
     assert found["rows"][1]["photo_psnr"] > 10
     assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_distil(tmp_path: Path, write_photos: Callable[..., list[PairPaths]]) -> None:
+    teacher = write_generator(tmp_path / "teacher.onnx", invert=True)
+    photos = [pair.phone for pair in write_photos((140, 150), (150, 200), (130, 320), (160, 160))]
+    out = tmp_path / "new/pairs"
+    options = ("--tiles", 2, "--side", 160, "--without", "0", "--every", 2)
+    done = call("distil", teacher, tmp_path / "photos", out, *map(str, options))
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"{out}: pairs of 2 photos, by teacher\n"
+    assert not done.stderr  # no progress bar: this is no terminal
+
+    tiles, whole = (match_folders(out / kind / "phone", out / kind / "target") for kind in ("tiles", "photos"))
+    written = {path for path in out.rglob("*") if path.is_file()}
+    assert written == {path for pair in (*tiles, *whole) for path in (pair.phone, pair.target)}
+    assert sorted(pair.phone.stem.split("_")[0] for pair in tiles) == ["1", "1", "3", "3"]
+    for pair in tiles:
+        phone, target = pair.load()
+        name, top, left = map(int, pair.phone.stem.split("_"))
+        assert np.array_equal(phone, read_rgb(photos[name])[top : top + 128, left : left + 128])
+        assert np.array_equal(target, 255 - phone)
+    assert [pair.phone.stem for pair in whole] == ["1", "3"]
+    for pair, size in zip(whole, ((128, 171, 3), (160, 160, 3)), strict=True):  # no side gets smaller than a tile
+        phone, target = pair.load()
+        assert phone.shape == size
+        assert np.array_equal(target, 255 - phone)
 
 
 def test_a_run_starts_from_another_and_goes_on_from_its_own(tmp_path: Path, make_patches: PatchMaker) -> None:
@@ -207,6 +235,19 @@ class TestErrors:
         assert_one_line(call("evaluate", identity_model, "--phone", phone, "--target", tmp_path), tmp_path)
         assert_one_line(call("evaluate", identity_model, *halves, "--names", names), "no pair is named 7")
         assert_one_line(call("evaluate", identity_model, *halves, "--names", tmp_path / "none"), tmp_path / "none")
+
+    def test_distil(self, tmp_path: Path, make_patches: PatchMaker, identity_model: Path) -> None:
+        make_patches(1, (100, 200))
+        small, empty, out, junk = (tmp_path / name for name in ("phone", "empty", "out", "junk.onnx"))
+        empty.mkdir()
+        junk.write_bytes(b"no network")
+        assert_one_line(call("distil", tmp_path / "none.onnx", small, out), tmp_path / "none.onnx", "missing")
+        assert_one_line(call("distil", junk, small, out), junk)
+        assert_one_line(call("distil", identity_model, tmp_path / "none", out), tmp_path / "none", "is no folder")
+        assert_one_line(call("distil", identity_model, empty, out), empty, "holds no pictures")
+        assert_one_line(call("distil", identity_model, small, out, "--only", "7"), "no photo is named 7")
+        assert_one_line(call("distil", identity_model, small, out), small / "0.png", "smaller than a tile")
+        assert not out.exists()
 
 
 def test_runs_as_a_module(tmp_path: Path) -> None:
