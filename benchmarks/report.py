@@ -41,7 +41,7 @@ class Row:
         """Whether it is as wanted, None where nothing is wanted."""
         if self.reach is None:
             return None
-        return self.result >= self.reach if self.at_least else self.result <= self.reach
+        return bool(self.result >= self.reach if self.at_least else self.result <= self.reach)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -68,10 +68,10 @@ def write_json(rows: Sequence[Row], curves: Mapping[str, Mapping[float, float]],
 
 
 def plot(curves: Mapping[str, Mapping[float, float]], path: Path) -> None:
-    """Draw seconds over megapixels and megapixels a second over clients, both axes logarithmic.
+    """Draw seconds over megapixels and tiles a second over clients, both axes logarithmic.
 
     Args:
-        curves: by name, `seconds: …` over megapixels or `megapixels/s: …` over clients.
+        curves: by name, `seconds: …` over megapixels or `tiles/s: …` over clients.
         path: a PNG or SVG.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -81,7 +81,7 @@ def plot(curves: Mapping[str, Mapping[float, float]], path: Path) -> None:
         axes = left if kind == "seconds" else right
         axes.loglog(list(curve), list(curve.values()), marker="o", label=label)
     left.set(xlabel="megapixels", ylabel="seconds", title="One JPEG over HTTP")
-    right.set(xlabel="clients at a time", ylabel="megapixels a second", title="Throughput")
+    right.set(xlabel="clients at a time", ylabel="tiles a second", title="Throughput")
     for axes in (left, right):
         axes.grid(visible=True, which="both", alpha=0.3)
         if axes.lines:

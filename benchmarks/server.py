@@ -41,6 +41,13 @@ class Server:
         assert found, status
         return int(found[1]) / 1024
 
+    def tiles(self) -> float:
+        """How many tiles it has enhanced since its start."""
+        with self.client() as client:
+            found = re.search(r"^pix2dslr_tiles_total (\S+)", client.get("/metrics").text, re.MULTILINE)
+        assert found
+        return float(found[1])
+
     def forget_peak(self) -> None:
         """Let `VmHWM` begin anew."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
