@@ -2,7 +2,6 @@
 
 import threading
 import time
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +44,6 @@ class Raw:
         return (time.perf_counter() - start) * tiles / (batches * self.batch)
 
 
-@lru_cache
 def all_cores(path: Path) -> Generator:
     """A session with as many threads as there are cores, which a single tile is fastest on."""
     return Generator(path, device="cpu")
