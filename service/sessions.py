@@ -8,6 +8,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -145,7 +146,8 @@ class BoundRunner:
         self._session = session
         self._device = device
         self._graphs = graphs
-        self._own = threading.local()
+        # a recorded graph replays on the buffers that it was recorded with, whichever thread asks
+        self._own: Any = SimpleNamespace() if graphs else threading.local()
         self._output = session.get_outputs()[0]
 
     def __call__(self, feeds: dict[str, npt.NDArray[np.uint8]]) -> Answer:
