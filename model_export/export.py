@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from model_export.checkpoints import load_checkpoint
+from model_export.graph import tidy
 from model_export.networks import Generator, SpaceToDepthUNet, UNet128, UNetGenerator
 from model_export.pairs import PairPaths
 from model_export.scoring import score
@@ -223,7 +224,7 @@ def export(
     with torch.no_grad():
         expected = Deployed(generator)(*(torch.from_numpy(feed) for feed in feeds)).numpy()
     deployed = Deployed(copy.deepcopy(generator).half() if half else generator, half)
-    model = _to_onnx(deployed, example)
+    model = tidy(to_onnx(deployed, example))
     onnx.helper.set_model_props(model, spec.metadata())
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         partial = Path(folder) / target.name
@@ -240,7 +241,14 @@ def export(
     return spec, match
 
 
-def _to_onnx(deployed: Deployed, example: tuple[Tensor, ...]) -> onnx.ModelProto:
+def to_onnx(deployed: Deployed, example: tuple[Tensor, ...]) -> onnx.ModelProto:
+    """Convert a generator as torch's exporter does it.
+
+    Args:
+        deployed: the generator with what the contract asks for around it.
+        example: what it is called with, two tiles and for a generator with context two contexts: uint8, N as the first
+            side, which alone stays open.
+    """
     names = ["tiles", "context"][: len(example)]
     batch = torch.export.Dim("N", min=1)
     # the exporter reports every optional package that it does not find
