@@ -5,24 +5,27 @@ spell hits both, and medians are taken.
 """
 
 import argparse
+import math
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.load import Load, run_clients
 from benchmarks.pictures import jpeg, of_megapixels, photo, png
 from benchmarks.raw import Raw, all_cores
 from benchmarks.report import Row, plot, table, write_json
 from benchmarks.server import Server, naive_server, running_server
-from model_export.contenders import open_network
+from model_export.contenders import Network, open_network
 from model_export.export import Loaded, export
 from model_export.networks import UNetGenerator
 from service.settings import SHIPPED_MODELS
@@ -59,22 +62,22 @@ class Run:
         sys.stderr.write(f"{row.what}: {row.value:.1f} {row.unit}, {row.baseline}: {row.against:.1f} {row.unit}\n")
 
 
-def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call in each of `rounds`, after one that is not counted."""
+def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int, uncounted: int = 1) -> dict[str, list[float]]:
+    """Seconds of each call in each of `rounds`, after `uncounted` ones."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds + 1):
+    for _ in range(uncounted + rounds):
         for name, call in calls.items():
             # the threads of the session before spin on for a while, and would take a core from this one
             time.sleep(0.1)
             start = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - start)
-    return {name: each[1:] for name, each in seconds.items()}
+    return {name: each[uncounted:] for name, each in seconds.items()}
 
 
-def medians(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def medians(calls: Mapping[str, Callable[[], object]], rounds: int, uncounted: int = 1) -> dict[str, float]:
     """The median of each of `in_turns`."""
-    return {name: float(np.median(each)) for name, each in in_turns(calls, rounds).items()}
+    return {name: float(np.median(each)) for name, each in in_turns(calls, rounds, uncounted).items()}
 
 
 def enhance(server: Server, data: bytes, camera: str = "iphone") -> None:
@@ -109,6 +112,24 @@ def section_networks(run: Run) -> None:
                     costs["iphone"] * 1e3))  # fmt: skip
 
 
+def pieces_of(picture: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+    """Cut a picture into the largest equal pieces on which a published network fits in memory.
+
+    Such a network holds some 2 GB a megapixel at its widest. The pieces lap over each other by what it sees around a
+    pixel.
+    """
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    height, width = picture.shape[:2]
+    count = math.ceil(height * width / 1e6 * 2e9 / (0.8 * free))
+    tall = min(height, math.ceil(height / count) + 64)
+    return [picture[top : top + tall] for top in np.linspace(0, height - tall, count).astype(int)]
+
+
+def _run_all(network: Network, pieces: Sequence[npt.NDArray[np.uint8]]) -> None:
+    for piece in pieces:
+        network.run(piece)
+
+
 def section_big(run: Run) -> None:
     """A 12-megapixel JPEG, by one client and by four."""
     data, tiles = jpeg(3000, 4000), plan(3000, 4000).tiles
@@ -119,22 +140,27 @@ def section_big(run: Run) -> None:
     with running_server({"MODELS": str(models)}) as server:
         times = medians({"HTTP": lambda: enhance(server, data), "raw": lambda: run.raw.seconds(tiles)}, run.rounds)
         run.add(Row("12-megapixel JPEG, one client", "raw tiles", "s", times["HTTP"], times["raw"]))
-        ours = times["HTTP"]
-        slow = medians({"unet128": lambda: enhance(server, data, "unet128")}, 1)["unet128"]
-        run.add(Row("12-megapixel JPEG by unet128", "by iphone", "s", slow, ours, reach=6))
+        times = medians(
+            {"iphone": lambda: enhance(server, data), "unet128": lambda: enhance(server, data, "unet128")}, 2
+        )
+        run.add(Row("12-megapixel JPEG by unet128", "by iphone", "s", times["unet128"], times["iphone"], reach=6))
         rates = []
         for _ in range(max(2, run.rounds // 2)):
             load = run_clients(server, [(data, tiles)], clients=4, requests=2)
             rates.append((load.tiles_per_second, load.tiles / run.raw.seconds(load.tiles)))
         value, against = np.median(np.array(rates), axis=0).tolist()
         run.add(Row("12-megapixel JPEGs, 4 clients", "raw tiles", "tiles/s", value, against, reach=0.9))
-    picture = photo(3000, 4000)
-    for name, path in run.networks.items():
-        start = time.perf_counter()
-        open_network(path).run(picture)
-        seconds = time.perf_counter() - start
-        wanted = 20 if name == "dped_iphone" else None
-        run.add(Row(f"12 megapixels through {name}", "as JPEG over HTTP", "s", seconds, ours, reach=wanted))
+        picture = photo(3000, 4000)
+        for name, path in run.networks.items():
+            network, pieces = open_network(path), pieces_of(picture)
+            # the one takes twenty times as long: a slow spell of the machine in it is met by ours before and after
+            times = medians(
+                {"ours": partial(enhance, server, data),
+                 name: partial(_run_all, network, pieces),
+                 "again": partial(enhance, server, data)}, 2, uncounted=0)  # fmt: skip
+            ours = (times["ours"] + times["again"]) / 2
+            wanted = 20 if name == "dped_iphone" else None
+            run.add(Row(f"12 megapixels through {name}", "as JPEG over HTTP", "s", times[name], ours, reach=wanted))
 
 
 def section_small(run: Run) -> None:
@@ -173,31 +199,27 @@ def section_small(run: Run) -> None:
 def section_sizes(run: Run) -> None:
     """Time a megapixel, and memory, by size."""
     curve = {}
+    middle = jpeg(*of_megapixels(12))
     with running_server() as server:
         enhance(server, jpeg(256, 256))
         idle = server.memory()
-        for megapixels in (0.25, 1, 4, 12, 50, 100):
+        for megapixels in (0.25, 1, 4, 50, 100):
             height, width = of_megapixels(megapixels)
             data = jpeg(height, width)
             server.forget_peak()
-            rounds = run.rounds if megapixels < 50 else 1
-            start_rounds = 1 if megapixels < 50 else 0
-            seconds = []
-            for _ in range(start_rounds + rounds):
-                start = time.perf_counter()
-                enhance(server, data)
-                seconds.append(time.perf_counter() - start)
-            curve[megapixels] = float(np.median(seconds[start_rounds:]))
+            calls = {"this": partial(enhance, server, data), "12": partial(enhance, server, middle)}
+            times = medians(calls, run.rounds) if megapixels < 50 else medians(calls, 1, uncounted=0)
+            curve[megapixels] = times["this"]
+            if megapixels >= 1:
+                run.add(Row(f"a megapixel of {megapixels}", "of 12", "ms", times["this"] / megapixels * 1e3,
+                            times["12"] / 12 * 1e3, reach=1.15, at_least=False))  # fmt: skip
+            if megapixels == 4:
+                curve[12] = times["12"]
             peak = server.memory("VmHWM")
             pictures = 2 * height * width * 3 / 2**20
     run.add(Row("peak memory of 100 megapixels", "idle + decoded input + output", "MB", peak, idle + pictures,
                 "difference", reach=96, at_least=False))  # fmt: skip
     run.curves["seconds: pix2dslr"] = curve
-    middle = curve[12] / 12
-    for megapixels in (1, 4, 50, 100):
-        row = Row(f"a megapixel of {megapixels}", "of 12", "ms", curve[megapixels] / megapixels * 1e3, middle * 1e3,
-                  reach=1.15, at_least=False)  # fmt: skip
-        run.add(row)
 
 
 def section_start(run: Run) -> None:
@@ -220,22 +242,21 @@ def section_many(run: Run) -> None:
     """Many clients with pictures of many sizes, more than the queue holds."""
     sizes = [(128, 128), (256, 256), (480, 640), (768, 1024), (1080, 1920), (3000, 4000)]
     pictures = [(jpeg(*size), plan(*size).tiles) for size in sizes]
+    parts, load = 3, Load()
+    rates = []
     # 64 clients ask for 17000 tiles at once; this queue holds a fifth of that
     with running_server({"MAX_QUEUED_TILES": "3500"}) as server:
-        before = run.raw.seconds(400) / 400
-        clients = threading.Thread(target=lambda: loads.append(run_clients(server, pictures, 64, seconds=run.soak_s)))
-        loads: list[Load] = []
-        clients.start()
-        time.sleep(min(5.0, run.soak_s / 4))  # until all have connected
-        # counted by the server while all clients ask: in the end some still sleep as they were told to
-        start, tiles = time.perf_counter(), server.tiles()
-        time.sleep(run.soak_s * 0.9)
-        rate = (server.tiles() - tiles) / (time.perf_counter() - start)
-        clients.join()
-        load = loads[0]
-        after = run.raw.seconds(400) / 400
-    run.add(Row(f"64 clients, {run.soak_s:.0f} s, mixed sizes", "raw tiles", "tiles/s", rate,
-                2 / (before + after), reach=0.85))  # fmt: skip
+        before = run.raw.seconds(800) / 800
+        for _ in range(parts):
+            rate, more = _steady(server, pictures, run.soak_s / parts)
+            after = run.raw.seconds(800) / 800
+            rates.append((rate, 2 / (before + after)))
+            before = after
+            load.statuses += more.statuses
+            load.refused += more.refused
+    value, against = np.median(np.array(rates), axis=0).tolist()
+    run.add(Row(f"64 clients, {parts} times {run.soak_s / parts:.0f} s, mixed sizes", "raw tiles before and after",
+                "tiles/s", value, against, reach=0.85))  # fmt: skip
     errors = sum(count for status, count in load.statuses.items() if status not in (200, 429))
     run.add(Row("errors but 429", "none", "", errors, 0, "difference", reach=0, at_least=False))
     if load.refused:
@@ -244,6 +265,20 @@ def section_many(run: Run) -> None:
         run.add(Row("Retry-After right within 30 %", "all that were refused", "", float(right.sum()), len(right),
                     reach=0.9))  # fmt: skip
     sys.stderr.write(f"statuses: {dict(load.statuses)}; told and taken after: {load.refused[:12]}\n")
+
+
+def _steady(server: Server, pictures: Sequence[tuple[bytes, int]], seconds: float) -> tuple[float, Load]:
+    """Tiles a second while 64 clients ask for so long, and what they saw in all."""
+    loads: list[Load] = []
+    clients = threading.Thread(target=lambda: loads.append(run_clients(server, pictures, 64, seconds=seconds + 5)))
+    clients.start()
+    time.sleep(5)  # until all have connected
+    # counted by the server while all clients ask: in the end some still sleep as they were told to
+    start, tiles = time.perf_counter(), server.tiles()
+    time.sleep(seconds)
+    rate = (server.tiles() - tiles) / (time.perf_counter() - start)
+    clients.join()
+    return rate, loads[0]
 
 
 def section_naive(run: Run) -> None:
@@ -255,10 +290,14 @@ def section_naive(run: Run) -> None:
     found: dict[str, dict[float, float]] = {name: {} for name in tiles}
     with running_server() as ours, naive_server(IPHONE) as naive:
         for clients in (1, 8, 64):
-            for name, server in (("pix2dslr", ours), ("naive", naive)):
-                load = run_clients(server, [(data, tiles[name])], clients, max(2, 64 // clients))
-                assert set(load.statuses) == {200}, load.statuses
-                found[name][clients] = load.tiles_per_second
+            rates: dict[str, list[float]] = {name: [] for name in tiles}
+            for _ in range(3):
+                for name, server in (("pix2dslr", ours), ("naive", naive)):
+                    load = run_clients(server, [(data, tiles[name])], clients, max(2, 48 // clients))
+                    assert set(load.statuses) == {200}, load.statuses
+                    rates[name].append(load.tiles_per_second)
+            for name, each in rates.items():
+                found[name][clients] = float(np.median(each))
     for clients in (1, 8, 64):
         run.add(Row(f"512x512 JPEGs, {clients} clients", "naive handler", "tiles/s", found["pix2dslr"][clients],
                     found["naive"][clients], reach=1.3 if clients == 64 else 1.0))  # fmt: skip
