@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import httpx
 import numpy as np
 
 from benchmarks.server import Server
@@ -19,7 +20,7 @@ class Load:
         seconds: from the first request to the last answer.
         tiles: how many were enhanced.
         latencies: seconds of each answer with status 200.
-        statuses: how many answers had which status.
+        statuses: how many answers had which status; 0 where the connection broke.
         refused: for each 429 whose client was taken in the end: seconds that `Retry-After` said, and seconds until
             it was taken.
     """
@@ -69,17 +70,17 @@ def run_clients(
                 told = 0.0
                 while True:
                     start = time.perf_counter()
-                    answer = connection.post("/enhance", files={"image": data})
+                    status, retry_after = _ask(connection, data)
                     took = time.perf_counter() - start
                     with lock:
-                        load.statuses[answer.status_code] += 1
-                    if answer.status_code != 429:
+                        load.statuses[status] += 1
+                    if status != 429:
                         break
                     if first is None:
-                        first, told = start, float(answer.headers["Retry-After"])
-                    time.sleep(float(answer.headers["Retry-After"]))
+                        first, told = start, retry_after
+                    time.sleep(retry_after)
                 with lock:
-                    if answer.status_code == 200:
+                    if status == 200:
                         load.tiles += tiles
                         load.latencies.append(took)
                     if first is not None:
@@ -92,3 +93,11 @@ def run_clients(
         thread.join()
     load.seconds = time.perf_counter() - begin
     return load
+
+
+def _ask(connection: httpx.Client, data: bytes) -> tuple[int, float]:
+    try:
+        answer = connection.post("/enhance", files={"image": data})
+    except httpx.TransportError:
+        return 0, 0.0
+    return answer.status_code, float(answer.headers.get("Retry-After", 0))

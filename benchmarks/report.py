@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from matplotlib.figure import Figure
 
 
@@ -89,4 +90,8 @@ def plot(curves: Mapping[str, Mapping[float, float]], path: Path) -> None:
             ticks = sorted({x for line in axes.lines for x in line.get_xdata()})
             axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
             axes.minorticks_off()
+            # whole decades: a curve's slope and distance can be read off, and are not blown up
+            values = np.concatenate([line.get_ydata() for line in axes.lines])
+            axes.set_ylim(10 ** np.floor(np.log10(values.min())), 10 ** np.ceil(np.log10(values.max())))
+            axes.yaxis.set_major_formatter("{x:g}")
     figure.savefig(path, dpi=110)

@@ -86,6 +86,7 @@ def serve(app: FastAPI, host: str, port: int) -> int:
         log_level="warning",
         access_log=False,
         server_header=False,
+        timeout_keep_alive=state.settings.keep_alive_s,
         timeout_graceful_shutdown=_CLOSE_WITHIN_S,
     )
     server = DrainingServer(config, state)

@@ -35,6 +35,8 @@ class Settings(BaseSettings):
         max_pixels: most pixels in a picture.
         workers: how many pictures are decoded, blended or encoded at the same time.
         request_timeout_s: seconds that a picture may take before 504.
+        keep_alive_s: seconds that an idle connection stays open. With less than a proxy or a client that waits for
+            Retry-After keeps it, a request can meet its closing.
         drain_timeout_s: seconds that running requests get to finish after SIGTERM.
         log_level: of the service's own log.
     """
@@ -55,5 +57,6 @@ class Settings(BaseSettings):
     max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     workers: Annotated[int, Field(ge=1)] = 64
     request_timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    keep_alive_s: Annotated[int, Field(ge=1)] = 75
     drain_timeout_s: Annotated[float, Field(ge=0)] = 300.0
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
