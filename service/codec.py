@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from service import heif, metadata, tiff
+from service import heif, metadata, png, tiff
 from service.colour import cmyk_to_srgb, converted, is_srgb, lab_to_srgb, rounded, space_of, usable
-from service.metadata import NONE, Metadata
+from service.metadata import NONE, Metadata, Sampling
 
 Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "heic", "avif"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -36,6 +36,11 @@ _GREY: Final = ("jpeg", "png", "tiff", "bmp")
 """Formats that hold one channel alone, and a grey profile with it."""
 _CLEAR: Final = ("png", "webp", "tiff", "bmp", "heic", "avif")
 """Formats that hold alpha."""
+_FACTORS: Final[dict[Sampling, int]] = {
+    "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    "4:2:2": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+    "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+}
 _PILLOW: Final[dict[Format, str]] = {format_: format_.upper() for format_ in FORMATS}
 _GREY_MODES: Final = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -108,6 +113,7 @@ class Header:
         clear_grey: the grey level that a grey PNG declares transparent, None where it declares none.
         grey: whether it has grey samples alone.
         inks: whether it has CMYK samples, which become sRGB.
+        sampling: how a JPEG samples its colour differences, None for other formats and for unusual ways.
         frames: pictures in the file, of which the first counts; smaller versions and gain maps are none.
     """
 
@@ -120,6 +126,7 @@ class Header:
     clear_grey: int | None = None
     grey: bool = False
     inks: bool = False
+    sampling: Sampling | None = None
     frames: int = 1
 
 
@@ -177,26 +184,30 @@ def read_header(data: bytes, max_pixels: int) -> Header:
         UnsupportedFormat, MalformedPicture, PictureTooLarge: see each.
     """
     format_ = _format_of(data)
-    if format_ == "png" and not _chunks_fit(data):
+    if format_ == "png" and not png.chunks_fit(data):
         raise MalformedPicture("a chunk claims more bytes than the file has")
     try:
         with warnings.catch_warnings(action="ignore"):
-            header = _heif_header(data) if format_ == "heic" else _pillow_header(data, format_, max_pixels)
-    except (MalformedPicture, PictureTooLarge):
-        raise
+            header = _read(data, format_)
     except tiff.Unreadable as error:
         raise MalformedPicture(str(error)) from None
     except Exception as error:
         raise MalformedPicture("the header can't be read") from error
-    _check_pixels(header.width, header.height, max_pixels)
+    if header.width < 1 or header.height < 1:
+        raise MalformedPicture("the header claims no pixels")
+    if header.width * header.height > max_pixels:
+        raise PictureTooLarge(header.width * header.height, max_pixels)
     return header
 
 
-def _check_pixels(width: int, height: int, max_pixels: int) -> None:
-    if width < 1 or height < 1:
-        raise MalformedPicture("the header claims no pixels")
-    if width * height > max_pixels:
-        raise PictureTooLarge(width * height, max_pixels)
+def _read(data: bytes, format_: Format) -> Header:
+    match format_:
+        case "heic":
+            return _heif_header(data)
+        case "tiff":
+            return _tiff_header(data)
+        case _:
+            return _pillow_header(data, format_)
 
 
 def _heif_header(data: bytes) -> Header:
@@ -213,39 +224,42 @@ def _heif_header(data: bytes) -> Header:
     )
 
 
-def _pillow_header(data: bytes, format_: Format, max_pixels: int) -> Header:
+def _pillow_header(data: bytes, format_: Format) -> Header:
     with Image.open(io.BytesIO(data), formats=[_PILLOW[format_]]) as image:
         width, height = image.size
-        mode, frames, inks, clear_grey = image.mode, getattr(image, "n_frames", 1), image.mode == "CMYK", None
-        grey = mode in _GREY_MODES
-        if format_ == "tiff":
-            _check_pixels(width, height, max_pixels)  # before as many strips are counted
-            layout = tiff.layout_of(image, data)
-            width, height = layout.width, layout.height
-            orientation, said, frames = layout.orientation, tiff.metadata_of(image), layout.pages
-        elif format_ == "png":
-            orientation, said = metadata.of_png(data)
-            if mode in ("L", "I;16") and isinstance(image.info.get("transparency"), int):
+        frames, sampling, clear_grey = getattr(image, "n_frames", 1), None, None
+        grey = image.mode in _GREY_MODES
+        if format_ == "png":
+            orientation, said = png.metadata_of(data)
+            if image.mode in ("L", "I;16") and isinstance(image.info.get("transparency"), int):
                 clear_grey = image.info["transparency"]
         else:
             orientation, said = metadata.of_image(image)
             if format_ == "jpeg":
-                frames = metadata.frames_of_jpeg(image)
+                frames, sampling = metadata.frames_of_jpeg(image), metadata.sampling_of_jpeg(image)
         profile = usable(image.info.get("icc_profile"), grey=grey)
+        inks = image.mode == "CMYK"
     if orientation >= 5:
         width, height = height, width
-    return Header(format_, height, width, orientation, said, profile, clear_grey, grey, inks, frames)
+    return Header(format_, height, width, orientation, said, profile, clear_grey, grey, inks, sampling, frames)
 
 
-def _chunks_fit(data: bytes) -> bool:
-    """Whether a PNG's chunks lie inside the file; a decoder would allocate what they claim, up to 4 GiB."""
-    place = 8
-    while place + 12 <= len(data):
-        length = int.from_bytes(data[place : place + 4], "big")
-        if data[place + 4 : place + 8] == b"IEND":
-            return True
-        place += 12 + length
-    return False
+def _tiff_header(data: bytes) -> Header:
+    tags = tiff.tags_of(data)
+    layout = tiff.layout_of(tags, data)
+    height, width = layout.height, layout.width
+    if layout.orientation >= 5:
+        width, height = height, width
+    return Header(
+        "tiff",
+        height,
+        width,
+        layout.orientation,
+        tiff.metadata_of(tags, data),
+        usable(layout.icc_profile, grey=layout.grey),
+        grey=layout.grey,
+        frames=layout.pages,
+    )
 
 
 def decode(data: bytes, header: Header) -> Picture:
@@ -277,6 +291,8 @@ def decode(data: bytes, header: Header) -> Picture:
         alpha = np.where(turned == header.clear_grey, 0, np.iinfo(turned.dtype).max).astype(turned.dtype)
     if turned.ndim == 3 and turned.shape[2] in (2, 4):
         alpha = _pixels(np.ascontiguousarray(turned[:, :, -1]))
+        if header.format == "webp" and header.frames > 1 and alpha.all() and alpha.min() == np.iinfo(alpha.dtype).max:
+            alpha = None  # an animation is decoded with alpha whether it has any or not
         turned = _pixels(np.ascontiguousarray(turned[:, :, :-1]))
     if turned.ndim == 2 or turned.shape[2] == 1:
         turned = _pixels(cv2.cvtColor(turned, cv2.COLOR_GRAY2RGB))
@@ -320,16 +336,20 @@ def _tiff_samples(data: bytes, header: Header) -> tuple[Pixels, Header]:
     if header.orientation != 1:
         # decoders differ in what they do about it
         data = metadata.upright_exif(data, keep_thumbnail=True)[1] or data
-    with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
-        layout = tiff.layout_of(image, data)
+    layout = tiff.layout_of(tiff.tags_of(data), data)
     if layout.bits < 16 or layout.photometric not in (0, 1, 2):
         return _with_pillow(data, header)
-    # Pillow has no 16-bit RGB
-    return tiff.straightened(_as_rgb(_with_opencv(data, cv2.IMREAD_UNCHANGED)), layout), header
+    # Pillow has no 16-bit RGB, and OpenCV misreads channels that lie apart
+    if layout.planar or layout.channels not in (1, 3, 4):
+        samples = tiff.read_deep(data)
+    else:
+        samples = _as_rgb(_with_opencv(data, cv2.IMREAD_UNCHANGED))
+    return tiff.straightened(samples, layout), header
 
 
 def _with_pillow(data: bytes, header: Header) -> tuple[Pixels, Header]:
     with Image.open(io.BytesIO(data), formats=[_PILLOW[header.format]]) as image:
+        image.info.pop("xmp", None)  # Pillow would turn a TIFF by it
         image.load()
         match image.mode:
             case "CMYK":
@@ -423,7 +443,8 @@ def encode(
         picture: what to encode. What the format can't hold is converted: 16 bits are rounded, alpha is laid over
             white, a colour profile gives way to sRGB.
         format_: one of `FORMATS`.
-        quality: 1 to 100, for JPEG, WebP, HEIC and AVIF; WebP is lossless at 100.
+        quality: 1 to 100, for JPEG, WebP, HEIC and AVIF; WebP is lossless at 100. Colour is sampled as the JPEG did
+            that the picture came from; of others at every pixel from 90 on, and at every fourth below.
         keep_metadata: whether EXIF, XMP and IPTC go along. The colour profile always does, unless it is sRGB's and
             adds nothing.
         spend: whether the picture's pixels may be overwritten, which saves a copy of them.
@@ -451,7 +472,7 @@ def encode(
     else:
         channels = pixels if alpha is None else np.dstack([pixels, alpha])
         spend = spend or alpha is not None
-    return _written(_pixels(channels), format_, quality, said, profile, spend=spend)
+    return _written(_pixels(channels), format_, quality, said, profile, header.sampling, spend=spend)
 
 
 def _holds_profile(format_: Format, profile: bytes, *, grey: bool) -> bool:
@@ -461,18 +482,29 @@ def _holds_profile(format_: Format, profile: bytes, *, grey: bool) -> bool:
 
 
 def _written(
-    channels: Pixels, format_: Format, quality: int, said: Metadata, profile: bytes | None, *, spend: bool
+    channels: Pixels,
+    format_: Format,
+    quality: int,
+    said: Metadata,
+    profile: bytes | None,
+    sampling: Sampling | None,
+    *,
+    spend: bool,
 ) -> bytes:
     """Write (H, W, C): grey, grey and alpha, RGB, or RGB and alpha."""
     match format_:
         case "jpeg":
-            written = _by_opencv(channels, ".jpeg", [cv2.IMWRITE_JPEG_QUALITY, quality], spend=spend)
+            factors = _FACTORS[sampling or ("4:2:0" if quality < 90 else "4:4:4")]
+            options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factors]
+            written = _by_opencv(channels, ".jpeg", options, spend=spend)
             segments = metadata.jpeg_segments(said) + (metadata.icc_segments(profile) if profile else b"")
             return metadata.into_jpeg(written, segments)
+        case "png" if channels.shape[2] == 2:
+            return png.with_metadata(png.write_grey(channels), said, profile)
         case "png":
             # 6 takes twice the time for 2 % of the bytes
             written = _by_opencv(channels, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 3], spend=spend)
-            return metadata.into_png(written, said, profile)
+            return png.with_metadata(written, said, profile)
         case "bmp":
             return _by_opencv(channels, ".bmp", [], spend=spend)
         case "tiff":

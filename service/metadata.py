@@ -5,10 +5,9 @@ EXIF is changed where it lies and never written anew: a camera's own notes hold 
 
 import re
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from xml.etree import ElementTree as ET
 
 from PIL import Image
@@ -17,13 +16,13 @@ _ORIENTATION: Final = 0x0112
 _EXIF_IFD: Final = 0x8769
 _THUMBNAIL: Final = (0x0201, 0x0202)
 _SIZE_TAGS: Final = (0xA002, 0xA003)
-_MAX_BLOCK: Final = 1 << 24
-"""Bytes of metadata that are kept from one compressed chunk."""
 MAX_SEGMENT: Final = 65_533
 """Bytes that a JPEG segment holds."""
 _IPTC_RESOURCE: Final = 0x0404
-_XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
-_IPTC_KEYWORD: Final = b"Raw profile type iptc"
+
+
+Sampling = Literal["4:4:4", "4:2:2", "4:2:0"]
+"""Of colour differences: at every pixel, every second of a row, or every fourth."""
 
 
 @dataclass(frozen=True)
@@ -194,70 +193,16 @@ def frames_of_jpeg(image: Image.Image) -> int:
     return max(sum(str(entry["Attribute"]["MPType"]).startswith("Multi-Frame") for entry in entries), 1)
 
 
-def of_png(data: bytes) -> tuple[int, Metadata]:
-    """Return the orientation and the metadata of a PNG file; they may also lie behind the samples."""
-    exif = xmp = iptc = None
-    for kind, content in _chunks(data):
-        if kind == b"eXIf":
-            exif = content
-        elif kind in (b"iTXt", b"zTXt", b"tEXt"):
-            keyword, text = _text(kind, content)
-            if keyword == _XMP_KEYWORD:
-                xmp = text
-            elif keyword == _IPTC_KEYWORD:
-                iptc = _from_hex(text)
-            elif keyword in (b"Raw profile type exif", b"Raw profile type APP1") and exif is None:
-                exif = _from_hex(text)
-            elif keyword == b"Raw profile type xmp" and xmp is None:
-                xmp = _from_hex(text)
-    orientation, exif = upright_exif(exif)
-    return orientation, Metadata(exif, upright_xmp(xmp), iptc)
-
-
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    place = 8
-    while place + 12 <= len(data):
-        length = int.from_bytes(data[place : place + 4], "big")
-        kind = data[place + 4 : place + 8]
-        yield kind, data[place + 8 : place + 8 + length] if kind != b"IDAT" else b""
-        place += 12 + length
-
-
-def _text(kind: bytes, content: bytes) -> tuple[bytes, bytes | None]:
-    """Return a text chunk's keyword and its text, inflated as far as it is of a sane size (PNG, 11.3.3)."""
-    keyword, _, rest = content.partition(b"\0")
-    if kind == b"tEXt":
-        return keyword, rest
-    compressed = kind == b"zTXt"
-    if kind == b"iTXt":
-        compressed, rest = rest[:1] == b"\1", rest[2:]
-        rest = rest.partition(b"\0")[2].partition(b"\0")[2]
-    else:
-        rest = rest[1:]
-    if not compressed:
-        return keyword, rest
-    inflater = zlib.decompressobj()
-    try:
-        text = inflater.decompress(rest, _MAX_BLOCK)
-    except zlib.error:
-        return keyword, None
-    return keyword, text if inflater.eof else None
-
-
-def _from_hex(text: bytes | None) -> bytes | None:
-    """Read ImageMagick's `Raw profile type`: a name, a length, and hexadecimal digits in lines."""
-    if text is None:
+def sampling_of_jpeg(image: Image.Image) -> Sampling | None:
+    """Tell how a JPEG samples its colour differences, None where it has none or an unusual way."""
+    layers = getattr(image, "layer", [])
+    if len(layers) != 3 or any(layer[1:3] != (1, 1) for layer in layers[1:]):
         return None
-    try:
-        block = bytes.fromhex(b"".join(text.split()[2:]).decode("ascii"))
-    except ValueError:
-        return None
-    if block.startswith(b"8BIM"):
-        return _iptc_resource(block)
-    return block or None
+    factors: dict[tuple[int, int], Sampling] = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0"}
+    return factors.get(layers[0][1:3])
 
 
-def _iptc_resource(resources: bytes) -> bytes | None:
+def iptc_resource(resources: bytes) -> bytes | None:
     """Find the IPTC records among Photoshop's resources."""
     place = 0
     while resources[place : place + 4] == b"8BIM" and place + 12 <= len(resources):
@@ -317,24 +262,3 @@ def into_jpeg(jpeg: bytes, segments: bytes) -> bytes:
         return jpeg
     place = 4 + int.from_bytes(jpeg[4:6], "big") if jpeg[2:4] == b"\xff\xe0" else 2
     return b"".join((jpeg[:place], segments, jpeg[place:]))
-
-
-def into_png(png: bytes, metadata: Metadata, profile: bytes | None) -> bytes:
-    """Put metadata and a colour profile behind a PNG's header chunk."""
-    chunks = []
-    if profile:
-        chunks.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile)))
-    if metadata.exif:
-        chunks.append(_chunk(b"eXIf", metadata.exif))
-    if metadata.xmp:
-        chunks.append(_chunk(b"iTXt", _XMP_KEYWORD + b"\0\0\0\0\0" + metadata.xmp))
-    if metadata.iptc:
-        digits = metadata.iptc.hex().encode()
-        lines = b"\n".join(digits[place : place + 72] for place in range(0, len(digits), 72))
-        text = b"\niptc\n%8d\n" % len(metadata.iptc) + lines + b"\n"
-        chunks.append(_chunk(b"zTXt", _IPTC_KEYWORD + b"\0\0" + zlib.compress(text)))
-    return b"".join((png[:33], *chunks, png[33:])) if chunks else png
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -20,6 +20,7 @@ _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _COUNTS = 273, 274, 277, 278, 279
 _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_LENGTH, _TILE_COUNTS = 284, 317, 322, 323, 325
 _EXTRA, _SAMPLE_FORMAT, _XMP, _IPTC, _ICC = 338, 339, 700, 33723, 34675
+Tags = TiffImagePlugin.ImageFileDirectory_v2
 _DEFLATE: Final = 8
 _KEPT: Final = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 33432, *range(40091, 40096))
 """Tags of the first directory that describe the picture and not how it is stored."""
@@ -47,6 +48,7 @@ class Layout:
         alpha: whether there is one.
         orientation: 1 to 8.
         pages: how many the file has, smaller versions of a page aside.
+        icc_profile: the colour profile, None where there is none.
     """
 
     height: int
@@ -59,16 +61,29 @@ class Layout:
     alpha: bool
     orientation: int
     pages: int
+    icc_profile: bytes | None
+
+    @property
+    def grey(self) -> bool:
+        """Whether the samples are grey."""
+        return self.photometric in (0, 1)
 
 
-def layout_of(image: Image.Image, data: bytes) -> Layout:
-    """Read how a file that Pillow has opened holds its first page.
+def tags_of(data: bytes) -> Tags:
+    """Read the first directory."""
+    file = io.BytesIO(data)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+    file.seek(tags.next)
+    tags.load(file)
+    return tags
+
+
+def layout_of(tags: Tags, data: bytes) -> Layout:
+    """Read how a file holds its first page.
 
     Raises:
         Unreadable: see there.
     """
-    assert isinstance(image, TiffImagePlugin.TiffImageFile)
-    tags = image.tag_v2
 
     def number(tag: int, default: int) -> int:
         value = tags.get(tag, default)
@@ -91,7 +106,7 @@ def layout_of(image: Image.Image, data: bytes) -> Layout:
         raise Unreadable("a strip claims more bytes than the file has")
     extra, photometric = numbers(_EXTRA), number(_PHOTOMETRIC, 1)
     colours = {0: 1, 1: 1, 3: 1, 5: 4}.get(photometric, 3)
-    orientation = number(_ORIENTATION, 1)
+    orientation, icc_profile = number(_ORIENTATION, 1), tags.get(_ICC)
     return Layout(
         height=length,
         width=width,
@@ -103,6 +118,7 @@ def layout_of(image: Image.Image, data: bytes) -> Layout:
         alpha=channels > colours and extra[:1] in ((1,), (2,)),
         orientation=orientation if 1 <= orientation <= 8 else 1,
         pages=_pages(data),
+        icc_profile=icc_profile if isinstance(icc_profile, bytes) else None,
     )
 
 
@@ -123,24 +139,23 @@ def _pages(data: bytes) -> int:
     return max(pages, 1)
 
 
-def metadata_of(image: Image.Image) -> Metadata:
-    """Return the metadata of a file that Pillow has opened; its orientation is in the layout."""
-    assert isinstance(image, TiffImagePlugin.TiffImageFile)
-    tags = image.tag_v2
+def metadata_of(tags: Tags, data: bytes) -> Metadata:
+    """Return a file's metadata; its orientation is in the layout."""
     xmp, iptc = tags.get(_XMP), tags.get(_IPTC)
     if isinstance(iptc, tuple) and all(isinstance(each, int) for each in iptc):
         iptc = struct.pack(f"{tags._endian}{len(iptc)}I", *iptc)  # older writers count it in words
     return Metadata(
-        _exif_of(image),
+        _exif_of(data),
         upright_xmp(xmp if isinstance(xmp, bytes) else None),
         iptc if isinstance(iptc, bytes) else None,
     )
 
 
-def _exif_of(image: Image.Image) -> bytes | None:
+def _exif_of(data: bytes) -> bytes | None:
     try:
         with warnings.catch_warnings(action="ignore"):
-            whole, kept = image.getexif(), Image.Exif()
+            whole, kept = Image.Exif(), Image.Exif()
+            whole.load(data)
             for tag in _KEPT:
                 if tag in whole:
                     kept[tag] = whole[tag]
@@ -151,6 +166,25 @@ def _exif_of(image: Image.Image) -> bytes | None:
             return upright_exif(kept.tobytes())[1] if len(kept) or any(kept.get_ifd(each) for each in _NESTED) else None
     except Exception:  # noqa: BLE001  broken metadata must not cost the picture
         return None
+
+
+def read_deep(data: bytes) -> npt.NDArray[np.uint8 | np.uint16]:
+    """Decode the first page of a file in 16 bits as (H, W, C), wherever its channels lie.
+
+    Raises:
+        Unreadable: it is compressed in a way that needs further codecs.
+    """
+    import tifffile  # slow to import, and seldom needed
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page = file.pages[0]
+            assert isinstance(page, tifffile.TiffPage)
+            # separate planes, depth, length, width, samples together
+            samples: npt.NDArray[np.uint16] = np.asarray(page.asarray(), np.uint16).reshape(page.shaped)[:, 0]
+    except (ValueError, RuntimeError, ImportError, KeyError) as error:
+        raise Unreadable("its compression is not read in 16 bits with channels apart") from error
+    return np.ascontiguousarray(np.moveaxis(samples[..., 0], 0, -1) if len(samples) > 1 else samples[0])
 
 
 def straightened(samples: npt.NDArray[np.uint8 | np.uint16], layout: Layout) -> npt.NDArray[np.uint8 | np.uint16]:
