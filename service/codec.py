@@ -160,7 +160,7 @@ def _format_of(data: bytes) -> Format:
         return "webp"
     if data.startswith((b"II*\0", b"MM\0*")):
         return "tiff"
-    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in (12, 40, 52, 56, 64, 108, 124):
+    if data[:2] == b"BM" and data[6:10] == bytes(4):  # reserved, and a text would have letters there
         return "bmp"
     if data[4:8] == b"ftyp":
         size = min(int.from_bytes(data[:4], "big"), 256)

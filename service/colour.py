@@ -61,9 +61,9 @@ def _srgb_tables() -> tuple[Floats, Bytes]:
     return _srgb_curve(_NODES).astype(np.float32), np.rint(encoded * 255).astype(np.uint8)
 
 
-def _indices(scaled: Floats) -> npt.NDArray[np.uint16]:
-    """Round float samples in 0..65535 to indices of a table."""
-    return np.asarray(np.clip(scaled + np.float32(0.5), 0, 65_535), np.uint16)
+def _indices(samples: Floats, scale: float) -> npt.NDArray[np.uint16]:
+    """Scale float samples and round them to indices of a table, in one pass."""
+    return np.asarray(cv2.addWeighted(samples, scale, samples, 0, 0, dtype=cv2.CV_16U), np.uint16)
 
 
 def _looked_up(indices: Samples, tables: Table) -> Table:
@@ -81,12 +81,12 @@ def _encoding(curve: Curve) -> Floats:
 
 
 def _encoded(linear: Floats, tables: Floats) -> Floats:
-    roots = cv2.sqrt(np.maximum(linear, 0))
-    return _looked_up(_indices(np.asarray(roots, np.float32) * np.float32(65_535)), tables)
+    roots = np.sqrt(np.maximum(linear, 0, out=linear), out=linear)
+    return _looked_up(_indices(roots, 65_535), tables)
 
 
 def _linear_srgb(rgb: Floats) -> Floats:
-    return _looked_up(_indices(rgb * np.float32(257)), _srgb_tables()[0])
+    return _looked_up(_indices(rgb, 257), _srgb_tables()[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +116,8 @@ class MatrixSpace:
 
     def to_srgb(self, pixels: Samples) -> Bytes:
         linear = _looked_up(pixels, _decoding(self.curves, pixels))
-        mixed = np.asarray(cv2.transform(linear, self._to_linear_srgb * 65_535), np.float32)
-        return _looked_up(_indices(mixed), _srgb_tables()[1])
+        mixed = np.asarray(cv2.transform(linear, self._to_linear_srgb), np.float32)
+        return _looked_up(_indices(mixed, 65_535), _srgb_tables()[1])
 
     def from_srgb(self, rgb: Floats) -> Floats:
         mixed = cv2.transform(_linear_srgb(rgb), self._from_linear_srgb)
@@ -143,7 +143,7 @@ class GreySpace:
     @cached_property
     def _to_srgb(self) -> Bytes:
         assert self.curve is not None
-        return np.asarray(_srgb_tables()[1][_indices((self.curve * 65_535).astype(np.float32))], np.uint8)
+        return np.asarray(_srgb_tables()[1][np.rint(self.curve * 65_535).astype(np.uint16)], np.uint8)
 
     def to_srgb(self, pixels: Samples) -> Bytes:
         if self.curve is None:

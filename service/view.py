@@ -16,6 +16,7 @@ from service.tiling import context_of
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Samples = npt.NDArray[np.uint8 | np.uint16]
 
 _BLOCK = 8
 """Pixels along a side of what is one pixel of the map of colours under clear parts."""
@@ -60,7 +61,7 @@ class View:
         small = context_of(self._pixels)
         return small if self._space is None else self._space.to_srgb(small)
 
-    def merge(self, first: int, last: int, blended: Floats, strength: float, output: npt.NDArray[np.generic]) -> None:
+    def merge(self, first: int, last: int, blended: Floats, strength: float, output: Samples) -> None:
         """Add what the network changed to the picture's own samples.
 
         Args:
@@ -69,18 +70,19 @@ class View:
             strength: 0 (the source as it is) to 1 (the answer).
             output: where the rows go, of the picture's dtype.
         """
-        source: npt.NDArray[np.uint8 | np.uint16] = self._pixels[first:last]
-        most = int(np.iinfo(source.dtype).max)
+        source: Samples = self._pixels[first:last]
+        deep = source.dtype == np.uint16
         seen = rounded(self.rows(first, last)).astype(np.float32)
         answer = blended * np.float32(255)
-        same = np.abs(answer - seen) < _NOISE
-        np.copyto(answer, seen, where=same)
+        if deep:  # 8 bits are too coarse to show it
+            np.copyto(answer, seen, where=np.abs(answer - seen) < _NOISE)
+        most = 65_535 if deep else 255
         if self._space is None:
-            residual = (answer - seen) / np.float32(255)
+            scale = strength * most / 255
         else:
-            residual = self._space.from_srgb(answer) - self._space.from_srgb(seen)
-        residual *= np.float32(strength * most)
-        output[:] = np.clip(np.rint(residual + source), 0, most)
+            answer, seen, scale = self._space.from_srgb(answer), self._space.from_srgb(seen), strength * most
+        residual = cv2.addWeighted(answer, scale, seen, -scale, 0)
+        cv2.add(residual, source, dst=output, dtype=cv2.CV_16U if deep else cv2.CV_8U)  # rounds and clips
         if self._alpha is not None:
             np.copyto(output, source, where=(self._alpha[first:last] == 0)[:, :, None])
 
