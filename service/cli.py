@@ -65,7 +65,7 @@ def serve(
 
 @app.command()
 def enhance(
-    files: Annotated[list[Path], typer.Argument(help="JPEG, PNG or WebP files")],
+    files: Annotated[list[Path], typer.Argument(help="JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF files")],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for the enhanced files, under the same names")],
     camera: Annotated[str | None, typer.Option(help="whose generator  [default: iphone]")] = None,
     strength: Annotated[float, typer.Option(min=0, max=1, help="0 as it came, 1 the generator's answer")] = 1.0,

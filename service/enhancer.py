@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from service.codec import Picture, Pixels
 from service.scheduler import Enhanced, Job, Scheduler
-from service.tiling import Blender, Plan, context_of, cut_tile, plan
+from service.spec import TILE
+from service.tiling import Blender, Plan, cut_tile, plan
+from service.view import View
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Enhancer:
         """Enhance a picture; blocks until it is done.
 
         Args:
-            picture: uint8 or uint16 RGB; alpha passes through.
+            picture: uint8 or uint16 RGB in any space; alpha passes through, and what is clear is left as it is.
             job: its place, from `admit` with the same size and overlap.
             overlap: pixels that neighbouring tiles share at least.
             strength: 0 (the source as it is) to 1 (the generator's answer).
@@ -75,8 +77,9 @@ class Enhancer:
         """
         height, width = picture.pixels.shape[:2]
         layout = plan(height, width, overlap)
-        job.set_context(context_of(picture.pixels))
-        blender = Blender(picture.pixels, layout, strength)
+        view = View(picture)
+        job.set_context(view.context())
+        blender = Blender(picture.pixels, layout, strength, None if view.plain else view.merge)
         under_way: deque[tuple[int, Future[list[Enhanced]]]] = deque()
         blend_s, submitted, done = 0.0, 0, 0
 
@@ -90,11 +93,15 @@ class Enhancer:
             done += count
             progress(done, layout.tiles)
 
+        top, strip = 0, picture.pixels
         for row, first, count in _pieces(layout, self._scheduler.largest_batch):
             # so far ahead that no lane waits for the blending, and no further: answers take 200 kB a tile
             while submitted + count - done > max(self._scheduler.tiles_ahead, count):
                 blend_next()
-            under_way.append((count, job.submit(count, partial(_cut, picture.pixels, layout, row, first))))
+            if first == 0:
+                top = max(layout.rows.starts[row], 0)
+                strip = view.rows(top, layout.rows.starts[row] + TILE)
+            under_way.append((count, job.submit(count, partial(_cut, strip, layout, row, first, top))))
             submitted += count
         while under_way:
             blend_next()
@@ -110,5 +117,5 @@ def _pieces(layout: Plan, largest: int) -> Iterator[tuple[int, int, int]]:
             yield row, first, min(largest, in_row - first)
 
 
-def _cut(pixels: Pixels, layout: Plan, row: int, first: int, i: int, out: npt.NDArray[np.uint8]) -> None:
-    cut_tile(pixels, layout, row, first + i, out)
+def _cut(strip: Pixels, layout: Plan, row: int, first: int, top: int, i: int, out: npt.NDArray[np.uint8]) -> None:
+    cut_tile(strip, layout, row, first + i, out, top)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from service.catalogue import Catalogue
-from service.codec import Format, Header, Picture, check_size, decode, read_header
+from service.codec import Format, Header, Picture, answer_format, decode, read_header
 from service.enhancer import Enhancement, Enhancer
 from service.generator import Generator
 from service.scheduler import Job
@@ -77,13 +77,13 @@ class Pipeline:
             camera: whose generator; None takes the default.
             strength: 0..1.
             overlap: `balanced` is what the generator recommends, `fast` 16 pixels, `max` 64.
-            format_: the answer's format; None takes the file's own.
+            format_: the answer's format; None takes the file's own, or JPEG where that can't be written.
             on_job: is given the picture's job once it is admitted, so that it can be cancelled.
             progress: as `Enhancer.enhance`.
             keep_source: whether the answer holds the decoded picture too; it is as large as the enhanced one.
 
         Raises:
-            UnknownCamera, SideTooLong, QueueFull: before the picture is decoded.
+            UnknownCamera, SideTooLong, NotWritable, QueueFull: before the picture is decoded.
             UnsupportedFormat, MalformedPicture, PictureTooLarge: as `codec.read_header` and `codec.decode`.
             Cancelled, DeadlineExceeded, InferenceFailed, Closed: as `Enhancer.enhance`.
         """
@@ -91,7 +91,7 @@ class Pipeline:
         generator = self._catalogue[chosen]
         pixels = _OVERLAPS.get(overlap, generator.spec.overlap)
         header = self.read_header(data)
-        check_size(header, format_ or header.format)
+        answer = answer_format(header, format_)
         with self._enhancer.admit(header.height, header.width, chosen, pixels, self._timeout_s) as job:
             on_job(job)
             with watch.stage("decode"):
@@ -100,4 +100,4 @@ class Pipeline:
         watch.add("queue", enhancement.queue_s)
         watch.add("inference", enhancement.inference_s)
         watch.add("blend", enhancement.blend_s)
-        return Outcome(source if keep_source else None, enhancement, format_ or header.format, chosen, generator)
+        return Outcome(source if keep_source else None, enhancement, answer, chosen, generator)

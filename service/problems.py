@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from service import telemetry
 from service.alignment import BarelyOverlaps, NotAligned
 from service.catalogue import UnknownCamera
-from service.codec import MalformedPicture, PictureTooLarge, SideTooLong, UnsupportedFormat
+from service.codec import MalformedPicture, NotWritable, PictureTooLarge, SideTooLong, UnsupportedFormat
 from service.quality import SizesDiffer, TooSmall
 from service.scheduler import Cancelled, Closed, DeadlineExceeded, InferenceFailed, QueueFull
 
@@ -82,7 +82,7 @@ _TABLE: Mapping[type[Exception], _Row] = {
     ),
     UnsupportedFormat: _Row(
         Problem("unsupported-format", 415, "The picture's format is not supported"),
-        lambda _: "Send a JPEG, PNG or WebP file.",
+        lambda _: "Send a JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF file.",
     ),
     PictureTooLarge: _Row(
         Problem("picture-too-large", 422, "The picture has too many pixels"),
@@ -94,6 +94,10 @@ _TABLE: Mapping[type[Exception], _Row] = {
             f"{e.format.upper()} holds sides of up to {_counted(e.limit)} pixels, not {_counted(e.side)}: "
             "ask for format=png."
         ),
+    ),
+    NotWritable: _Row(
+        Problem("not-writable", 422, "The answer's format can't be written here"),
+        lambda e: f"This installation reads {e.format.upper()} and can't write it: ask for another format.",
     ),
     UnknownCamera: _Row(
         Problem("unknown-camera", 422, "There is no generator for the camera"),

@@ -37,10 +37,11 @@ class EnhanceOptions(_Options):
         Format | None, Field(description="The answer's format. Default: by the Accept header, else as it came.")
     ] = None
     encoder_quality: Annotated[
-        int, Field(ge=1, le=100, description="Quality of JPEG and WebP; WebP is lossless at 100.")
+        int, Field(ge=1, le=100, description="Quality of JPEG, WebP, HEIC and AVIF; WebP is lossless at 100.")
     ] = 95
     metadata: Annotated[
-        Literal["keep", "strip"], Field(description="Whether EXIF and the colour profile go along.")
+        Literal["keep", "strip"],
+        Field(description="Whether EXIF, XMP and IPTC go along; the colour profile does, so that colours stay right."),
     ] = "keep"
 
 

@@ -6,7 +6,7 @@ pixels, where the network saw its own zero padding, and a raised cosine across t
 sum to one everywhere, per axis.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +17,8 @@ import numpy.typing as npt
 from service.spec import CONTEXT, TILE
 
 Pixels = npt.NDArray[np.uint8 | np.uint16]
+Merge = Callable[[int, int, npt.NDArray[np.float32], float, Pixels], None]
+"""Takes first and last row, the blended answer for them (rows, W, 3) in 0..1, the strength, and where they go."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def plan(height: int, width: int, overlap: int = 32) -> Plan:
     return Plan(Axis(height, overlap), Axis(width, overlap))
 
 
-def cut_tile(pixels: Pixels, layout: Plan, row: int, column: int, out: npt.NDArray[np.uint8]) -> None:
+def cut_tile(pixels: Pixels, layout: Plan, row: int, column: int, out: npt.NDArray[np.uint8], first: int = 0) -> None:
     """Cut one tile.
 
     Args:
@@ -115,10 +117,11 @@ def cut_tile(pixels: Pixels, layout: Plan, row: int, column: int, out: npt.NDArr
         layout: the plan for H and W.
         row, column: which tile, from 0.
         out: uint8 (128, 128, 3), where it goes.
+        first: `pixels` may be a strip of the picture that holds the tile; this is the strip's first row.
     """
     top, left = layout.rows.starts[row], layout.columns.starts[column]
-    height, width = pixels.shape[:2]
-    inside: Pixels = pixels[max(top, 0) : top + TILE, max(left, 0) : left + TILE]
+    height, width = layout.rows.size, layout.columns.size
+    inside: Pixels = pixels[max(top, 0) - first : top + TILE - first, max(left, 0) : left + TILE]
     if inside.shape == out.shape:  # all but those at the picture's rim
         out[:] = to_8_bit(inside)
         return
@@ -172,17 +175,19 @@ class Blender:
     OpenCV, which needs a third of the time that the same takes in numpy.
     """
 
-    def __init__(self, source: Pixels, layout: Plan, strength: float = 1.0) -> None:
+    def __init__(self, source: Pixels, layout: Plan, strength: float = 1.0, merge: Merge | None = None) -> None:
         """Prepare to blend.
 
         Args:
             source: (H, W, 3), uint8 or uint16.
             layout: the plan for H and W.
             strength: 0 (the source as it is) to 1 (the generator's answer).
+            merge: how finished rows go into the source, where the tiles were not cut from its own samples.
         """
         self._source = source
         self._layout = layout
         self._strength = strength
+        self._merge = merge
         self._strip = np.zeros((TILE, source.shape[1], 3), np.float32)
         self._row = self._column = 0
         self._weights: dict[tuple[bytes, bytes], npt.NDArray[np.float32]] = {}
@@ -228,7 +233,9 @@ class Blender:
         source: Pixels = self._source[first:last]
         blended = self._strip[offset : offset + last - first]
         output = self.output[first:last]
-        if source.dtype == np.uint16:
+        if self._merge is not None:
+            self._merge(first, last, blended, self._strength, output)
+        elif source.dtype == np.uint16:
             residual = blended * np.float32(255) - to_8_bit(source)
             output[:] = np.clip(np.rint(source + residual * np.float32(self._strength * 257)), 0, 65535)
         elif self._strength == 1:

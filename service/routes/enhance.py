@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from service.codec import FORMATS, Format, decode, encode, media_type
+from service.codec import FORMATS, Format, as_srgb, decode, encode, media_type
 from service.pipeline import Outcome
 from service.problems import documented
 from service.quality import psnr, require_same_size, ssim
@@ -12,7 +12,6 @@ from service.routes.upload import Cancellation, Upload, form_schema, read_upload
 from service.schemas import EnhanceOptions
 from service.state import State, state_of
 from service.telemetry import Stopwatch
-from service.tiling import to_8_bit
 
 router = APIRouter()
 
@@ -21,6 +20,7 @@ _HEADERS = {
     "X-Pix2DSLR-Camera": "Whose generator was used.",
     "X-Pix2DSLR-Device": "Where it ran: cuda or cpu.",
     "X-Pix2DSLR-Tiles": "How many tiles the picture has.",
+    "X-Pix2DSLR-Frames": "How many frames or pages the file has, where it has more than one: the first is answered.",
     "X-PSNR": "dB against the reference, where one came; inf where they are equal.",
     "X-SSIM": "Likewise.",
 }
@@ -45,7 +45,7 @@ _HEADERS = {
     ),
 )
 async def enhance(request: Request, accept: Annotated[str, Header()] = "*/*") -> Response:
-    """Enhance a JPEG, PNG or WebP picture of any size up to the limit.
+    """Enhance a JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF picture of any size up to the limit.
 
     Send it as the file `image` of a multipart form, or as the raw body with its `image/…` type and the options as
     query parameters.
@@ -68,9 +68,9 @@ def _work(state: State, upload: Upload[EnhanceOptions], wanted: Format | None, c
     headers = outcome_headers(outcome)
     if upload.reference is not None and reference is not None:
         with watch.stage("quality"):
-            truth = to_8_bit(decode(upload.reference, reference).pixels)
-            headers["X-PSNR"] = f"{psnr(to_8_bit(output.pixels), truth):.3f}"
-            headers["X-SSIM"] = f"{ssim(to_8_bit(output.pixels), truth):.4f}"
+            shown, truth = as_srgb(output), as_srgb(decode(upload.reference, reference))
+            headers["X-PSNR"] = f"{psnr(shown, truth):.3f}"
+            headers["X-SSIM"] = f"{ssim(shown, truth):.4f}"
     with watch.stage("encode"):
         body = encode(output, outcome.format, options.encoder_quality, options.metadata == "keep", spend=True)
     headers["Server-Timing"] = watch.server_timing()
@@ -80,7 +80,9 @@ def _work(state: State, upload: Upload[EnhanceOptions], wanted: Format | None, c
 
 def outcome_headers(outcome: Outcome) -> dict[str, str]:
     """Return the headers that say how a picture was enhanced."""
+    frames = outcome.enhancement.picture.header.frames
     return {
+        **({"X-Pix2DSLR-Frames": str(frames)} if frames > 1 else {}),
         "X-Pix2DSLR-Camera": outcome.camera,
         "X-Pix2DSLR-Device": outcome.generator.device,
         "X-Pix2DSLR-Tiles": str(outcome.enhancement.layout.tiles),

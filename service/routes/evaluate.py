@@ -7,7 +7,8 @@ import numpy.typing as npt
 from fastapi import APIRouter, Header, Request, Response
 
 from service.alignment import align
-from service.codec import FORMATS, Picture, decode, encode, media_type
+from service.codec import FORMATS, Picture, as_srgb, decode, encode, media_type
+from service.codec import Header as PictureHeader
 from service.pipeline import Outcome
 from service.problems import MalformedRequest, documented
 from service.quality import colour_difference, psnr, require_same_size, seam_index, ssim
@@ -16,7 +17,6 @@ from service.routes.upload import Cancellation, Upload, form_schema, read_upload
 from service.schemas import Alignment, EvaluateOptions, Evaluation, Gain, Scores
 from service.state import State, state_of
 from service.telemetry import Stopwatch
-from service.tiling import to_8_bit
 
 router = APIRouter()
 
@@ -65,11 +65,11 @@ def _work(
         keep_source=True,
     )
     assert outcome.source is not None
-    before = to_8_bit(outcome.source.pixels)
-    after = to_8_bit(outcome.enhancement.picture.pixels)
+    before = as_srgb(outcome.source)
+    after = as_srgb(outcome.enhancement.picture)
     with watch.stage("quality"):
         seams = seam_index(before, after, outcome.enhancement.layout)
-        reference = to_8_bit(decode(file, header).pixels)
+        reference = as_srgb(decode(file, header))
         alignment = None
         if options.align:
             aligned = align(before, reference)
@@ -83,7 +83,8 @@ def _work(
         scores = _scores(before, reference), _scores(after, reference)
     wanted = accepted_format(accept)
     if wanted is not None:
-        picture = Picture(side_by_side(before, after, reference), outcome.source.header)
+        sides = side_by_side(before, after, reference)
+        picture = Picture(sides, PictureHeader(wanted, sides.shape[0], sides.shape[1]))
         body, kind = encode(picture, wanted, keep_metadata=False), media_type(wanted)
     else:
         answer = _answer(outcome, scores, seams, alignment, watch)

@@ -130,7 +130,7 @@ def form_schema(options: type[BaseModel], reference: str, *, reference_required:
     file = {"type": "string", "format": "binary"}
     schema = options.model_json_schema()
     properties = {
-        "image": {**file, "description": "A JPEG, PNG or WebP picture."},
+        "image": {**file, "description": "A JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF picture."},
         "reference": {**file, "description": reference},
         **schema["properties"],
     }

@@ -60,8 +60,8 @@ def test_no_seams(client: httpx.Client) -> None:
     assert max(each or 0 for each in stitched) > 2, "the measure sees tiles that are laid side by side"
 
 
-@pytest.mark.parametrize("source", ["JPEG", "PNG", "WEBP"])
-@pytest.mark.parametrize("wanted", ["jpeg", "png", "webp", None])
+@pytest.mark.parametrize("source", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF"])
+@pytest.mark.parametrize("wanted", ["jpeg", "png", "webp", "tiff", "bmp", "avif", None])
 def test_every_format_to_every_format(
     client: httpx.Client, photo: npt.NDArray[np.uint8], source: str, wanted: str | None
 ) -> None:
@@ -81,7 +81,8 @@ def test_every_format_to_every_format(
         ("image/png;q=0.5, image/webp;q=0.9", "WEBP"),
         ("image/*", "JPEG"),
         ("text/html, */*", "JPEG"),
-        ("image/avif, image/png", "PNG"),
+        ("image/jxl, image/png", "PNG"),
+        ("image/avif;q=0.9, image/png;q=0.8", "AVIF"),
     ],
 )
 def test_the_accept_header_chooses(

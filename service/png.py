@@ -1,0 +1,128 @@
+"""PNG: metadata before and behind the samples, what a broken file claims, and grey with alpha, which OpenCV lacks."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from service.metadata import Metadata, iptc_resource, upright_exif, upright_xmp
+
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
+_IPTC_KEYWORD: Final = b"Raw profile type iptc"
+_MAX_BLOCK: Final = 1 << 24
+"""Bytes of metadata that are kept from one compressed chunk."""
+
+
+def chunks_fit(data: bytes) -> bool:
+    """Whether a file's chunks lie inside it; a decoder would allocate what they claim, up to 4 GiB."""
+    place = 8
+    while place + 12 <= len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] == b"IEND":
+            return True
+        place += 12 + length
+    return False
+
+
+def metadata_of(data: bytes) -> tuple[int, Metadata]:
+    """Return the orientation and the metadata of a PNG file; they may also lie behind the samples."""
+    exif = xmp = iptc = None
+    for kind, content in _chunks(data):
+        if kind == b"eXIf":
+            exif = content
+        elif kind in (b"iTXt", b"zTXt", b"tEXt"):
+            keyword, text = _text(kind, content)
+            if keyword == _XMP_KEYWORD:
+                xmp = text
+            elif keyword == _IPTC_KEYWORD:
+                iptc = _from_hex(text)
+            elif keyword in (b"Raw profile type exif", b"Raw profile type APP1") and exif is None:
+                exif = _from_hex(text)
+            elif keyword == b"Raw profile type xmp" and xmp is None:
+                xmp = _from_hex(text)
+    orientation, exif = upright_exif(exif)
+    return orientation, Metadata(exif, upright_xmp(xmp), iptc)
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    place = 8
+    while place + 12 <= len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        kind = data[place + 4 : place + 8]
+        yield kind, data[place + 8 : place + 8 + length] if kind != b"IDAT" else b""
+        place += 12 + length
+
+
+def _text(kind: bytes, content: bytes) -> tuple[bytes, bytes | None]:
+    """Return a text chunk's keyword and its text, inflated as far as it is of a sane size (PNG, 11.3.3)."""
+    keyword, _, rest = content.partition(b"\0")
+    if kind == b"tEXt":
+        return keyword, rest
+    compressed = kind == b"zTXt"
+    if kind == b"iTXt":
+        compressed, rest = rest[:1] == b"\1", rest[2:]
+        rest = rest.partition(b"\0")[2].partition(b"\0")[2]
+    else:
+        rest = rest[1:]
+    if not compressed:
+        return keyword, rest
+    inflater = zlib.decompressobj()
+    try:
+        text = inflater.decompress(rest, _MAX_BLOCK)
+    except zlib.error:
+        return keyword, None
+    return keyword, text if inflater.eof else None
+
+
+def _from_hex(text: bytes | None) -> bytes | None:
+    """Read ImageMagick's `Raw profile type`: a name, a length, and hexadecimal digits in lines."""
+    if text is None:
+        return None
+    try:
+        block = bytes.fromhex(b"".join(text.split()[2:]).decode("ascii"))
+    except ValueError:
+        return None
+    if block.startswith(b"8BIM"):
+        return iptc_resource(block)
+    return block or None
+
+
+def with_metadata(png: bytes, metadata: Metadata, profile: bytes | None) -> bytes:
+    """Put metadata and a colour profile behind a PNG's header chunk."""
+    chunks = []
+    if profile:
+        chunks.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile)))
+    if metadata.exif:
+        chunks.append(_chunk(b"eXIf", metadata.exif))
+    if metadata.xmp:
+        chunks.append(_chunk(b"iTXt", _XMP_KEYWORD + b"\0\0\0\0\0" + metadata.xmp))
+    if metadata.iptc:
+        digits = metadata.iptc.hex().encode()
+        lines = b"\n".join(digits[place : place + 72] for place in range(0, len(digits), 72))
+        text = b"\niptc\n%8d\n" % len(metadata.iptc) + lines + b"\n"
+        chunks.append(_chunk(b"zTXt", _IPTC_KEYWORD + b"\0\0" + zlib.compress(text)))
+    return b"".join((png[:33], *chunks, png[33:])) if chunks else png
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def write_grey(samples: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
+    """Write grey with alpha, (H, W, 2)."""
+    height, width = samples.shape[:2]
+    rows = samples.astype(samples.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
+    filtered = np.full((height, rows.shape[1] + 1), 2, np.uint8)  # each row less the one above (PNG, 9.2)
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    head = struct.pack(">IIBBBBB", width, height, 8 * samples.itemsize, 4, 0, 0, 0)
+    return (
+        _SIGNATURE
+        + _chunk(b"IHDR", head)
+        + _chunk(b"IDAT", zlib.compress(filtered.tobytes(), 3))
+        + _chunk(b"IEND", b"")
+    )
