@@ -102,7 +102,7 @@ function writeCamera() {
 }
 
 service.onLimits = ({ formats, max_bytes, max_pixels }) => {
-  $("limits").textContent = `Up to ${number(Math.floor(max_pixels / 1e6))} megapixels and ${bytes(max_bytes)} each.`;
+  $("limits").textContent = `Up to ${number(Math.floor(max_pixels / 1e6))} megapixels and ${number(Math.floor(max_bytes / 1e6))} MB each.`;
   const before = $("format").value;
   const names = { jpeg: "JPEG", png: "PNG", webp: "WebP", tiff: "TIFF", avif: "AVIF", heic: "HEIC", heif: "HEIF", bmp: "BMP" };
   $("format").replaceChildren(new Option("As it came", ""), ...formats.map((name) => new Option(names[name] ?? name, name)));

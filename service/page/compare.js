@@ -21,6 +21,7 @@ export class Compare {
   #fitted = true;
   #split = 0.5; // of the part of the picture that can be seen
   #both = false;
+  #strength = 1;
   #pointers = new Map();
   #drag = null;
 
@@ -112,7 +113,9 @@ export class Compare {
 
   /** How much of the enhanced picture is laid over the other one, 0..1: as the service scales its residual. */
   set strength(share) {
+    this.#strength = share;
     this.#layers[1].img.style.opacity = String(share);
+    this.#draw();
   }
 
   /** Show maps of the difference in the pictures' places: two canvases, drawn by `draw(canvas, 0 | 1)`. */
@@ -213,6 +216,9 @@ export class Compare {
     const { left, width } = this.#seen;
     const at = left + this.#split * width;
     this.#layers[1].layer.style.clipPath = `inset(0 0 0 ${at}px)`;
+    // what shines through a transparent picture must not be the other one, unless it is laid over it on purpose
+    const alone = this.#both && this.#strength === 1;
+    this.#layers[0].layer.style.clipPath = alone ? `inset(0 ${this.#stage.clientWidth - at}px 0 0)` : "none";
     const top = Math.max(this.#y, 0);
     const bottom = Math.min(this.#y + this.#size.height * this.#scale, this.#stage.clientHeight);
     this.#divider.style.transform = `translate(${at}px, ${top}px)`;

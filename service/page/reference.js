@@ -108,7 +108,10 @@ export class Reference {
       cell.classList.toggle("better", gain > 0);
       cell.classList.toggle("worse", gain < 0);
     }
-    $("scores").hidden = false;
+    if ($("scores").hidden) {
+      $("scores").hidden = false;
+      $("drop-reference").scrollIntoView({ block: "nearest" });
+    }
     $("reference-note").textContent = alignment
       ? `Lined up by ${number(alignment.inliers)} points; measured on ${number(alignment.width)} × ${number(alignment.height)} pixels.`
       : "";

@@ -1,6 +1,6 @@
 // The wire to `WS /live` (its protocol: docs/live.md), and POST /enhance where no WebSocket gets through.
 
-import { Cancelled, Problem } from "./words.js";
+import { Cancelled, Problem, bytes } from "./words.js";
 
 /** The page's own place, whatever prefix a proxy put before it. */
 export function urlOf(path) {
@@ -126,12 +126,14 @@ export class Service {
       try {
         const wire = await this.#connect();
         if (file.size > this.limits.max_bytes) {
-          throw new Problem("This file is too large", `The service takes up to ${Math.floor(this.limits.max_bytes / 1e6)} MB.`);
+          throw new Problem("This file is too large", `The service takes up to ${bytes(this.limits.max_bytes)}.`, { type: "body-too-large" });
         }
         const { blob, facts } = wire ? await this.#over(wire, file, options, signal, onProgress)
           : await this.#post(file, options, signal, onProgress);
         return { blob, facts: { ...facts, round_trip: (performance.now() - start) / 1000 } };
       } catch (error) {
+        // not even HTTP: a WebSocket may well come through once the service is back
+        if (error instanceof Problem && error.type === "unreachable") this.#noSocket = false;
         const busy = error instanceof Problem && error.retryAfter > 0;
         if (!busy || attempt === TRIES) throw error;
         onWait(error);
@@ -189,7 +191,7 @@ export class Service {
     this.#pending.clear();
     this.#wire = null;
     const problem = code === TOO_BIG
-      ? new Problem("This file is too large", "The service takes no file of this size.")
+      ? new Problem("This file is too large", "The service takes no file of this size.", { type: "body-too-large" })
       : new Problem("The connection was lost", "Try again: the photo is still here.", { type: "connection-lost" });
     for (const job of jobs) job.reject(problem);
   }

@@ -16,16 +16,20 @@ class PrefixProxy:
     """
 
     def __init__(self, upstream: str, prefix: str = "/photos/studio", *, websockets: bool = True) -> None:
-        parts = urlsplit(upstream)
-        assert parts.hostname is not None
-        assert parts.port is not None
-        self._upstream = parts.hostname, parts.port
+        self.turn_to(upstream)
         self._prefix = prefix.encode()
         self._websockets = websockets
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}{prefix}/"
         self._open: set[socket.socket] = set()
         self._thread = threading.Thread(target=self._accept)
+
+    def turn_to(self, upstream: str) -> None:
+        """Serve another service from now on."""
+        parts = urlsplit(upstream)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        self._upstream = parts.hostname, parts.port
 
     def __enter__(self) -> Self:
         self._thread.start()

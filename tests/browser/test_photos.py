@@ -4,6 +4,7 @@ import io
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -360,14 +361,74 @@ def test_where_no_websocket_gets_through_the_photo_goes_by_post(open_page: Open,
         page.context.close()
 
 
-def test_a_server_that_ends_and_comes_again(open_page: Open, serve_session: Serve) -> None:
-    server = serve_session()
-    page = open_page(server.url, expected_errors="ERR_CONNECTION_REFUSED")
+def test_a_service_that_goes_and_comes_again_loses_nothing(open_page: Open, serve_session: Serve) -> None:
+    first = serve_session()
+    with PrefixProxy(first.url) as proxy:
+        page = open_page(proxy.url, expected_errors="ERR_EMPTY_RESPONSE|WebSocket connection to")
+        enhance(page, file(jpeg()))
+        assert first.stop() == 0
+        page.set_input_files("#files", [file(jpeg("cat"), "cat.jpg")])
+        page.locator("#strip button").nth(1).click()
+        expect(page.locator("#failure-title")).to_have_text("The service can't be reached")
+        page.locator("#strip button").nth(0).click()
+        expect(page.locator("#failure")).to_be_hidden()
+        expect(page.locator("#download")).to_be_enabled()
+        second = serve_session()
+        proxy.turn_to(second.url)
+        page.locator("#strip button").nth(1).click()
+        page.click("#retry")
+        expect(page.locator("#download")).to_be_enabled()
+        assert second.metric('pix2dslr_live_frames_total{end="result"}') == 1, "over the WebSocket again"
+        page.context.close()
+    assert second.stop() == 0
+
+
+def test_a_service_that_is_still_starting_is_waited_for(open_page: Open, serve_session: Serve) -> None:
+    server = serve_session(ready=False)
+    page = open_page(server.url, expected_errors="status of 503")
     enhance(page, file(jpeg()))
+    expect(page.locator("#camera option")).to_have_count(3)
     assert server.stop() == 0
-    page.set_input_files("#files", [file(jpeg("cat"), "cat.jpg")])
-    page.locator("#strip button").nth(1).click()
-    expect(page.locator("#failure-title")).to_have_text("The service can't be reached")
-    page.locator("#strip button").nth(0).click()
-    expect(page.locator("#failure")).to_be_hidden()
-    expect(page.locator("#download")).to_be_enabled()
+
+
+def test_a_full_queue_is_waited_for(open_page: Open, serve_session: Serve) -> None:
+    server = serve_session(max_queued_tiles=10)
+    with ThreadPoolExecutor(1) as pool, server.client() as client:
+        page = open_page(server.url)
+        big = pool.submit(lambda: client.post("/enhance", files={"image": BIG}))
+        until(lambda: server.metric("pix2dslr_queue_tiles") > 0)
+        page.set_input_files("#files", [file(jpeg())])
+        expect(page.locator("#working-text")).to_contain_text("The service is busy: trying again in")
+        assert big.result().status_code == 200
+        expect(page.locator("#download")).to_be_enabled()
+    assert server.stop() == 0
+
+
+def test_a_file_of_too_many_bytes_is_not_even_sent(
+    open_page: Open, serve_session: Serve, identity_folder: Path
+) -> None:
+    server = serve_session(models=identity_folder, max_body_bytes=100_000)
+    page = open_page(server.url)
+    page.set_input_files("#files", [file(BIG)])
+    expect(page.locator("#failure-title")).to_have_text("This file is too large")
+    expect(page.locator("#retry")).to_be_hidden()
+    assert server.metric("pix2dslr_requests_in_flight") == 2, "the connection is still open"
+    page.context.close()
+    assert server.stop() == 0
+
+
+def test_a_transparent_picture_shows_one_side_at_a_time(page: Page) -> None:
+    clear = np.full((300, 300, 4), (250, 10, 10, 128), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(clear).save(buffer, "PNG")
+    enhance(page, file(buffer.getvalue(), "clear.png", "image/png"))
+    shown = stage(page).astype(float)
+    middle = shown.shape[1] // 2
+    before, after = (
+        shown[200, middle - 150 : middle - 50].mean(axis=0),
+        shown[200, middle + 50 : middle + 150].mean(axis=0),
+    )
+    ground = shown[5, 50]
+    wanted = (ground + np.array([250, 10, 10])) / 2
+    assert np.abs(before - wanted).max() < 4
+    assert after[2] > 60, "the ground shines through it still, as it would not through two"
