@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -149,17 +149,24 @@ class SameOrigin:
     Browsers name the page's origin in each handshake and let no page change that (RFC 6455, 10.2); they let none set
     X-Forwarded-Host either, with which a proxy that rewrites Host says what it was. Clients that are no browsers send
     no Origin, and pass.
+
+    Args:
+        allowed: further origins whose pages may connect, such as `https://photos.example`.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, allowed: Collection[str] = ()) -> None:
         self.app = app
+        self.allowed = frozenset(allowed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket" and not _same_origin(Headers(scope=scope)):
+        if scope["type"] == "websocket" and not self._may(Headers(scope=scope)):
             await receive()
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
             return
         await self.app(scope, receive, send)
+
+    def _may(self, headers: Headers) -> bool:
+        return headers.get("origin") in self.allowed or _same_origin(headers)
 
 
 def _same_origin(headers: Headers) -> bool:

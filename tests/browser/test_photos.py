@@ -14,6 +14,7 @@ import skimage.data
 from PIL import Image
 from playwright.sync_api import FilePayload, Locator, Page, expect
 
+from service.codec import FORMATS
 from service.tiling import plan
 from tests.browser.conftest import Open, jpeg
 from tests.browser.proxy import PrefixProxy
@@ -432,3 +433,21 @@ def test_a_transparent_picture_shows_one_side_at_a_time(page: Page) -> None:
     wanted = (ground + np.array([250, 10, 10])) / 2
     assert np.abs(before - wanted).max() < 4
     assert after[2] > 60, "the ground shines through it still, as it would not through two"
+
+
+@pytest.mark.skipif("tiff" not in FORMATS, reason="the codec writes no TIFF, which browsers can't show")
+def test_a_photo_that_the_browser_can_not_show_is_shown_by_the_service(page: Page) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(skimage.data.coffee()).save(buffer, "TIFF")
+    enhance(page, file(buffer.getvalue(), "scan.tif", "image/tiff"))
+    sizes = page.evaluate("[...document.querySelectorAll('.layer img')].map((i) => [i.naturalWidth, i.naturalHeight])")
+    assert sizes == [[600, 400], [600, 400]]
+    page.locator("#split").focus()
+    page.keyboard.press("End")
+    before = stage(page).astype(float)
+    page.keyboard.press("Home")
+    middle = np.s_[100:-100, 330:600]
+    assert 2 < np.abs(stage(page).astype(float) - before)[middle].mean() < 60, "enhanced, and the same photo"
+    name, data = saved(page)
+    assert name == "scan-enhanced.tif"
+    assert Image.open(io.BytesIO(data)).format == "TIFF"
