@@ -15,6 +15,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from service.codec import FORMATS
 from service.quality import seam_index
 from service.tiling import plan
 from tests.e2e.conftest import Serve, Server, noise, pixels_of, png
@@ -70,7 +71,7 @@ def live(server: Server) -> Iterator[Live]:
 def test_a_photo_with_its_progress(live: Live, client: httpx.Client, photo: npt.NDArray[np.uint8]) -> None:
     assert live.ready == {
         "type": "ready",
-        "formats": ["jpeg", "png", "webp"],
+        "formats": list(FORMATS),
         "max_bytes": 64 << 20,
         "max_pixels": 100_000_000,
     }
