@@ -11,7 +11,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 serve: .venv/.serve
 	$(BIN)/pix2dslr serve --host $(HOST) --port $(PORT)
 
+# the browser tests take a Chromium where there is one, try to fetch one where there is none, or say how
 test: lint
+	-$(BIN)/python -m tests.browser.chromium
 	$(BIN)/python -m pytest
 
 lint: .venv/.test
@@ -71,5 +73,5 @@ clean:
 	@touch $@
 
 .venv/.test: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[train,test,lint]'
+	$(PIP) --editable '.[train,test,lint,browser]'
 	@touch $@ .venv/.serve

@@ -11,13 +11,13 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from service import problems
-from service.middleware import BodyLimit, CountRequests, Drain, RequestId
-from service.routes import catalogue, enhance, evaluate, health
+from service.middleware import BodyLimit, CountRequests, Drain, RequestId, SameOrigin
+from service.routes import catalogue, enhance, evaluate, health, live, page
 from service.schemas import ProblemDetails
 from service.settings import Settings
 from service.state import State
 
-WORK_PATHS: Final = frozenset({"/enhance", "/evaluate", "/cameras"})
+WORK_PATHS: Final = frozenset({"/enhance", "/evaluate", "/cameras", "/live"})
 """Paths that answer 503 while the service is not ready."""
 
 
@@ -53,13 +53,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         middleware=[
             Middleware(RequestId),
             Middleware(CountRequests, state=state),
+            Middleware(SameOrigin),
             Middleware(Drain, reasons=lambda: state.not_ready, paths=WORK_PATHS),
             Middleware(BodyLimit, max_bytes=state.settings.max_body_bytes),
         ],
     )
     app.state.parts = state
-    for routes in (enhance, evaluate, catalogue, health):
+    for routes in (enhance, evaluate, live, catalogue, health, page):
         app.include_router(routes.router)
+    page.mount_files(app)
     problems.install(app)
     _document_problems(app)
     return app

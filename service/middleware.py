@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,6 +13,8 @@ from service.problems import BodyTooLarge, NotReady, response_to
 from service.state import State
 
 _CLIENTS_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_POLICY_VIOLATION: Final = 1008
+_TRY_AGAIN_LATER: Final = 1013
 
 
 class RequestId:
@@ -22,7 +24,7 @@ class RequestId:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         sent = Headers(scope=scope).get("x-request-id", "")
@@ -30,7 +32,8 @@ class RequestId:
         token = telemetry.request_id.set(identity)
 
         async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in ("http.response.start", "websocket.accept"):
+                message.setdefault("headers", [])
                 MutableHeaders(scope=message)["X-Request-ID"] = identity
             await send(message)
 
@@ -41,14 +44,14 @@ class RequestId:
 
 
 class CountRequests:
-    """Counts requests by route and status, and those being answered."""
+    """Counts requests by route and status, and those being answered; an open WebSocket is one, with status 101."""
 
     def __init__(self, app: ASGIApp, state: State) -> None:
         self.app = app
         self.state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         status = 499  # stays so where the client hangs up before there is an answer
@@ -57,13 +60,17 @@ class CountRequests:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif message["type"] == "websocket.accept":
+                status = 101
+            elif message["type"] == "websocket.close" and status == 499:
+                status = 403  # what the server makes of a refused handshake
             await send(message)
 
         self.state.running += 1
         try:
             await self.app(scope, receive, send_and_look)
         except Exception as error:
-            if status != 499:
+            if status != 499 or scope["type"] == "websocket":
                 raise
             await response_to(error)(scope, receive, send_and_look)
         finally:
@@ -112,7 +119,11 @@ class BodyLimit:
 
 
 class Drain:
-    """Answers 503 to new work while the service is not ready for it; health, metrics and docs stay open."""
+    """Answers 503 to new work while the service is not ready for it; health, metrics and docs stay open.
+
+    A WebSocket is accepted and closed again with 1013: a browser tells its page neither the status nor the body of a
+    refused handshake.
+    """
 
     def __init__(self, app: ASGIApp, reasons: Callable[[], list[str]], paths: frozenset[str]) -> None:
         self.app = app
@@ -120,8 +131,53 @@ class Drain:
         self.paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] in self.paths and (reasons := self.reasons()):
-            response = response_to(NotReady(f"It is {', '.join(reasons)}; try again soon."))
-            await response(scope, receive, send)
+        if scope["type"] != "lifespan" and scope["path"] in self.paths and (reasons := self.reasons()):
+            detail = f"It is {', '.join(reasons)}; try again soon."
+            if scope["type"] == "websocket":
+                await receive()
+                await send({"type": "websocket.accept"})
+                await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": detail})
+            else:
+                await response_to(NotReady(detail))(scope, receive, send)
             return
         await self.app(scope, receive, send)
+
+
+class SameOrigin:
+    """Refuses the WebSocket of a page from another site, which could else use a visitor's place in their network.
+
+    Browsers name the page's origin in each handshake and let no page change that (RFC 6455, 10.2); they let none set
+    X-Forwarded-Host either, with which a proxy that rewrites Host says what it was. Clients that are no browsers send
+    no Origin, and pass.
+
+    Args:
+        allowed: further origins whose pages may connect, such as `https://photos.example`.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: Collection[str] = ()) -> None:
+        self.app = app
+        self.allowed = frozenset(allowed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and not self._may(Headers(scope=scope)):
+            await receive()
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+            return
+        await self.app(scope, receive, send)
+
+    def _may(self, headers: Headers) -> bool:
+        return headers.get("origin") in self.allowed or _same_origin(headers)
+
+
+def _same_origin(headers: Headers) -> bool:
+    if "origin" not in headers or headers.get("sec-fetch-site") == "same-origin":
+        return True
+    scheme, _, host = headers["origin"].lower().partition("://")
+    standard = {"http": ":80", "https": ":443"}.get(scheme, "")
+
+    def named(name: str) -> str:
+        # a chain of proxies lists the client's own first
+        return headers.get(name, "").partition(",")[0].strip().lower()
+
+    # an origin leaves its scheme's own port out, a Host header may name it
+    return bool(host) and any(named(name).removesuffix(standard) == host for name in ("host", "x-forwarded-host"))

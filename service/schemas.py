@@ -45,6 +45,26 @@ class EnhanceOptions(_Options):
     ] = "keep"
 
 
+class LiveOptions(EnhanceOptions):
+    """Options of WS /live: they hold for the pictures that come after them."""
+
+    type: Literal["options"] = "options"
+    mode: Annotated[
+        Literal["photo", "live"],
+        Field(description="Photos are done one after the other; of live frames only the latest waits."),
+    ] = "photo"
+    seam_index: Annotated[bool, Field(description="Whether to measure it.")] = False
+
+
+class LiveCancel(BaseModel):
+    """Gives up the work of WS /live."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["cancel"]
+    frame: Annotated[int | None, Field(ge=1, description="Which; None gives up all.")] = None
+
+
 class Scores(BaseModel):
     """How near a picture is to its reference."""
 

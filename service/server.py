@@ -20,6 +20,9 @@ _LOOK_EVERY_S: Final = 0.05
 _CLOSE_WITHIN_S: Final = 5
 """Seconds that clients get to read their last answers once everything is answered."""
 
+_ANSWER_PING_WITHIN_S: Final = 120
+"""Patient: on a slow line a browser's answer may wait behind the photo that it is sending."""
+
 
 class DrainingServer(uvicorn.Server):
     """A server that keeps listening while it drains, so that new requests get an answer and probes see why.
@@ -55,6 +58,8 @@ class DrainingServer(uvicorn.Server):
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
+            if self._drain_until is not None:
+                self._state.drain_began.set()
             if self._state.failure is not None:
                 self.failed = True
                 self.should_exit = True
@@ -88,6 +93,10 @@ def serve(app: FastAPI, host: str, port: int) -> int:
         server_header=False,
         timeout_keep_alive=state.settings.keep_alive_s,
         timeout_graceful_shutdown=_CLOSE_WITHIN_S,
+        ws="websockets-sansio",
+        ws_max_size=state.settings.max_body_bytes,
+        ws_per_message_deflate=False,  # pictures are compressed already
+        ws_ping_timeout=_ANSWER_PING_WITHIN_S,
     )
     server = DrainingServer(config, state)
     server.run([listener])

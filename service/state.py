@@ -1,5 +1,6 @@
 """What one app holds: its parts, and whether it is ready."""
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 
@@ -26,13 +27,15 @@ class State:
         settings, metrics: there from the beginning.
         loaded: the generators, None until `start` is done.
         draining: set on SIGTERM; what runs is finished, nothing new is begun.
+        drain_began: set soon after `draining`, for those who wait for it in the event loop.
         failure: why `start` failed, in one line.
-        running: how many requests are being answered.
+        running: how many requests are being answered, and connections of WS /live are open.
     """
 
     settings: Settings
     metrics: Metrics = field(default_factory=Metrics)
     draining: bool = False
+    drain_began: asyncio.Event = field(default_factory=asyncio.Event)
     failure: str | None = None
     running: int = 0
     loaded: Catalogue | None = None

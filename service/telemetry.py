@@ -23,6 +23,12 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.requests = Counter("pix2dslr_requests", "Answered requests.", ["route", "status"], registry=self.registry)
         self.in_flight = Gauge("pix2dslr_requests_in_flight", "Requests being answered.", registry=self.registry)
+        self.live_frames = Counter(
+            "pix2dslr_live_frames",
+            "Pictures that came over WS /live, by what became of them.",
+            ["end"],
+            registry=self.registry,
+        )
         self.tiles = Counter("pix2dslr_tiles", "Enhanced tiles.", registry=self.registry)
         self.batches = Counter("pix2dslr_batches", "Batches run on the device.", registry=self.registry)
         self.batch_tiles = Histogram(

@@ -52,6 +52,7 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("generator", {"service.sessions", "service.spec"}),
         ("catalogue", {"service.generator", "service.sessions"}),
         ("turns", set()),
+        ("live", set()),
         ("admission", set()),
         ("warmup", {"service.generator", "service.spec"}),
         ("scheduler", {"service.admission", "service.generator", "service.spec", "service.turns"}),

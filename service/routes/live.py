@@ -1,0 +1,294 @@
+"""WS /live: pictures in and enhanced pictures out over one connection, with progress between.
+
+The client sends text and binary messages, in any order and number:
+
+- text, JSON options: those of POST /enhance, and `mode` (`photo` or `live`) and `seam_index` (measure it too). They
+  hold for every picture after them; what they leave out takes its default.
+- binary: a picture file, a frame. Frames are counted from 1. Photos are done in their order; of live frames only the
+  latest waits, and a late one is dropped.
+- text, `{"type": "cancel"}`, with `"frame": n` for one alone: the work is given up, its tiles leave the queue. Closing
+  the connection does the same.
+
+The server sends text messages, JSON events with a `type`. All but `ready` carry the frame's number, which is null
+where a problem is no frame's:
+
+- `ready`, once: `formats`, `max_bytes`, `max_pixels`.
+- `accepted`: `tiles`. The picture has its place.
+- `progress`, in photo mode: `done` and `total` tiles. Told only as fast as the client reads.
+- `result`: `camera`, `device`, `tiles`, `width`, `height`, `media_type`, `bytes`, `timings` in seconds by stage, and
+  `seam_index` where it was asked for. The next binary message is the enhanced picture.
+- `dropped`: a newer live frame came before this one was begun.
+- `cancelled`: as asked.
+- `problem`: `problem` holds the fields of problem+json, `retry_after` seconds where there are any. The connection
+  stays usable.
+
+It closes with 1001 when the service shuts down, after the frame that is under way; 1009 when a message has more bytes
+than a body may have. Where the service takes no pictures it closes at once with 1013 and the reason.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+from fastapi import APIRouter, WebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from service.codec import FORMATS, encode, media_type
+from service.live import Frame, Frames, TooManyWait
+from service.problems import MalformedRequest, NotReady, response_to
+from service.quality import seam_index
+from service.routes.upload import Cancellation
+from service.scheduler import Cancelled, Job
+from service.schemas import LiveCancel, LiveOptions
+from service.state import State, state_of
+from service.telemetry import Stopwatch
+from service.tiling import to_8_bit
+
+router = APIRouter()
+
+_MOST_WAIT: Final = 4
+"""Photos that may wait on one connection: each is held in memory as it came."""
+
+_GOING_AWAY: Final = 1001
+
+
+@router.websocket("/live")
+async def live(websocket: WebSocket) -> None:
+    """Serve one connection; the module's docstring is its protocol."""
+    await websocket.accept()
+    await _Connection(websocket, state_of(websocket)).run()
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A frame's file and the options that held when it came."""
+
+    data: bytes
+    options: LiveOptions
+
+
+@dataclass
+class _Reports:
+    """What a worker thread tells its connection; of progress only the latest counts."""
+
+    loop: asyncio.AbstractEventLoop
+    cancellation: Cancellation = field(default_factory=Cancellation)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    tiles: int = 0
+    done: int = 0
+    told: int = -1  # tiles done when the client was told last; -1 before `accepted`
+
+    def on_job(self, job: Job) -> None:
+        self.cancellation.attach(job)
+        self.tiles = job.tiles
+        self.loop.call_soon_threadsafe(self.news.set)
+
+    def on_progress(self, done: int, _: int) -> None:
+        self.done = done
+        self.loop.call_soon_threadsafe(self.news.set)
+
+
+class _Connection:
+    """One client: a task reads, another works through the frames."""
+
+    def __init__(self, websocket: WebSocket, state: State) -> None:
+        self._websocket = websocket
+        self._state = state
+        self._options = LiveOptions()
+        self._frames: Frames[_Task] = Frames(_MOST_WAIT)
+        self._came = 0
+        self._changed = asyncio.Event()
+        self._sending = asyncio.Lock()  # nothing may come between a result and its picture
+        self._running: tuple[int, Cancellation] | None = None
+        self._gone = False
+
+    async def run(self) -> None:
+        """Serve until the client leaves or the service drains."""
+        async with anyio.create_task_group() as group:
+            await self._send("ready", **self._limits())
+            group.start_soon(self._work_until_drained, group.cancel_scope)
+            group.start_soon(self._watch_drain)
+            await self._read()
+            self._give_up(None)
+            group.cancel_scope.cancel()
+
+    def _limits(self) -> dict[str, Any]:
+        settings = self._state.settings
+        return {"formats": FORMATS, "max_bytes": settings.max_body_bytes, "max_pixels": settings.max_pixels}
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            data, text = message.get("bytes"), message.get("text")
+            if data is None:
+                try:
+                    await self._follow(text or "")
+                except Exception as error:  # noqa: BLE001  each is answered
+                    await self._send_problem(None, error)
+                continue
+            self._came += 1
+            try:
+                await self._take_in(self._came, data)
+            except (MalformedRequest, NotReady) as error:
+                await self._send_problem(self._came, error)
+
+    async def _take_in(self, number: int, data: bytes) -> None:
+        if self._state.draining:
+            raise NotReady("It is shutting down; try again soon.")
+        if not data:
+            raise MalformedRequest("The message is empty: send a picture file.")
+        frame = Frame(number, self._options.mode == "live", _Task(data, self._options))
+        try:
+            late = self._frames.add(frame)
+        except TooManyWait as error:
+            raise MalformedRequest(
+                f"No more than {error.limit} photos may wait on a connection: send the next after an answer."
+            ) from None
+        self._changed.set()
+        for each in late:
+            await self._send_end("dropped", each)
+
+    async def _follow(self, text: str) -> None:
+        try:
+            message = json.loads(text)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):
+            raise MalformedRequest("Send options as a JSON object, and pictures as binary messages.")
+        if message.get("type") == "cancel":
+            for number in self._give_up(LiveCancel.model_validate(message).frame):
+                await self._send_end("cancelled", number)
+        else:
+            self._options = LiveOptions.model_validate(message)
+
+    def _give_up(self, number: int | None) -> list[int]:
+        """Cancel a frame, or with None all; return those that waited: who runs says so itself."""
+        if self._running is not None and number in (None, self._running[0]):
+            self._running[1].cancel()
+        return self._frames.remove(number)
+
+    async def _watch_drain(self) -> None:
+        await self._state.drain_began.wait()
+        for number in self._frames.remove():
+            await self._send_problem(number, NotReady("It is shutting down; try again soon."))
+        self._changed.set()
+
+    async def _work_until_drained(self, scope: anyio.CancelScope) -> None:
+        while True:
+            frame = self._frames.take()
+            if frame is not None:
+                await self._answer(frame)
+            elif self._state.drain_began.is_set():
+                break
+            else:
+                self._changed.clear()
+                await self._changed.wait()
+        async with self._sending:
+            if not self._gone:
+                await self._websocket.close(_GOING_AWAY, "The service is shutting down.")
+        scope.cancel()
+
+    async def _answer(self, frame: Frame[_Task]) -> None:
+        reports = _Reports(asyncio.get_running_loop())
+        self._running = frame.number, reports.cancellation
+        error: Exception | None = None
+        result: list[tuple[Mapping[str, Any], bytes]] = []
+
+        async def tell() -> None:
+            while True:
+                await reports.news.wait()
+                reports.news.clear()
+                await self._tell_news(frame, reports)
+
+        # the group would wrap what the work raises, so it is carried out by hand
+        async with anyio.create_task_group() as group:
+            group.start_soon(tell)
+            try:
+                limiter = self._websocket.app.state.workers
+                result.append(await anyio.to_thread.run_sync(_work, self._state, frame.item, reports, limiter=limiter))
+            except Exception as raised:  # noqa: BLE001
+                error = raised
+            group.cancel_scope.cancel()
+        self._running = None
+        if isinstance(error, Cancelled):
+            await self._send_end("cancelled", frame.number)
+        elif error is not None:
+            await self._send_problem(frame.number, error)
+        else:
+            await self._tell_news(frame, reports)
+            ((facts, picture),) = result
+            await self._send_end("result", frame.number, picture, **facts)
+
+    async def _tell_news(self, frame: Frame[_Task], reports: _Reports) -> None:
+        if reports.told < 0:
+            await self._send("accepted", frame=frame.number, tiles=reports.tiles)
+            reports.told = 0
+        done = reports.done
+        if done > reports.told and not frame.live:
+            await self._send("progress", frame=frame.number, done=done, total=reports.tiles)
+            reports.told = done
+
+    async def _send_problem(self, number: int | None, error: Exception) -> None:
+        response = response_to(error)
+        retry_after = response.headers.get("retry-after")
+        facts: dict[str, Any] = {} if retry_after is None else {"retry_after": int(retry_after)}
+        await self._send_end("problem", number, problem=json.loads(bytes(response.body)), **facts)
+
+    async def _send_end(self, type_: str, number: int | None, picture: bytes | None = None, **facts: object) -> None:
+        """Send the last event of a frame, and count it."""
+        if number is not None:
+            self._state.metrics.live_frames.labels(type_).inc()
+        await self._send(type_, picture, frame=number, **facts)
+
+    async def _send(self, type_: str, picture: bytes | None = None, /, **facts: object) -> None:
+        async with self._sending:
+            if self._gone:
+                return
+            try:
+                await self._websocket.send_text(json.dumps({"type": type_, **facts}, separators=(",", ":")))
+                if picture is not None:
+                    await self._websocket.send_bytes(picture)
+            except WebSocketDisconnect:
+                self._gone = True  # the reader is told as well, and ends it all
+
+
+def _work(state: State, task: _Task, reports: _Reports) -> tuple[Mapping[str, Any], bytes]:
+    options, watch = task.options, Stopwatch()
+    outcome = state.pipeline.enhance(
+        task.data,
+        watch,
+        options.camera,
+        options.strength,
+        options.overlap,
+        options.format,
+        reports.on_job,
+        reports.on_progress,
+        keep_source=options.seam_index,
+    )
+    output = outcome.enhancement.picture
+    height, width = output.pixels.shape[:2]
+    seams = {}
+    if outcome.source is not None:
+        with watch.stage("quality"):
+            before, after = to_8_bit(outcome.source.pixels), to_8_bit(output.pixels)
+            seams = {"seam_index": seam_index(before, after, outcome.enhancement.layout)}
+    with watch.stage("encode"):
+        body = encode(output, outcome.format, options.encoder_quality, options.metadata == "keep", spend=True)
+    watch.observe(state.metrics)
+    return {
+        "camera": outcome.camera,
+        "device": outcome.generator.device,
+        "tiles": outcome.enhancement.layout.tiles,
+        "width": width,
+        "height": height,
+        "media_type": media_type(outcome.format),
+        "bytes": len(body),
+        "timings": dict(watch.seconds),
+        **seams,
+    }, body
