@@ -2,31 +2,32 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import anyio
 import anyio.to_thread
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from service import problems
-from service.middleware import BodyLimit, CountRequests, Drain, RequestId
+from service.middleware import BodyLimit, CountRequests, Drain, Methods, RequestId
 from service.routes import catalogue, enhance, evaluate, health
 from service.schemas import ProblemDetails
 from service.settings import Settings
 from service.state import State
+from service.versions import package_version as package_version  # the command line has it from here
 
 WORK_PATHS: Final = frozenset({"/enhance", "/evaluate", "/cameras"})
 """Paths that answer 503 while the service is not ready."""
 
 
-def package_version() -> str:
-    """Return the installed package's version, `0` where it runs from a bare checkout."""
-    try:
-        return version("pix2dslr")
-    except PackageNotFoundError:
-        return "0"
+EXPOSED_HEADERS: Final = (
+    *enhance.HEADERS,
+    "Content-Disposition",
+    "Retry-After",
+)
+"""What a page of another origin may read of an answer, beyond what browsers always show."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -52,7 +53,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         middleware=[
             Middleware(RequestId),
+            *_cross_origin(state.settings),
             Middleware(CountRequests, state=state),
+            Middleware(Methods),
             Middleware(Drain, reasons=lambda: state.not_ready, paths=WORK_PATHS),
             Middleware(BodyLimit, max_bytes=state.settings.max_body_bytes),
         ],
@@ -63,6 +66,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     _document_problems(app)
     return app
+
+
+def _cross_origin(settings: Settings) -> list[Middleware]:
+    """Let pages of the configured origins use the service; without any, browsers keep all of them out."""
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "HEAD", "POST", "OPTIONS"],
+            allow_headers=["If-None-Match", "X-Request-ID"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+    ]
 
 
 def _document_problems(app: FastAPI) -> None:

@@ -1,8 +1,11 @@
 """GET /cameras: which generators there are."""
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
 
 from service.catalogue import Catalogue
+from service.negotiation import entity_tag, is_known
 from service.problems import documented
 from service.schemas import Camera, Cameras
 from service.state import state_of
@@ -10,11 +13,25 @@ from service.state import state_of
 router = APIRouter()
 
 
-@router.get("/cameras", summary="List the generators", response_model=Cameras, responses=documented(503))
-async def cameras(request: Request) -> Cameras:
+@router.get(
+    "/cameras",
+    operation_id="cameras",
+    summary="List the generators",
+    response_model=Cameras,
+    responses={
+        200: {"headers": {"ETag": {"description": "For `If-None-Match`.", "schema": {"type": "string"}}}},
+        304: {"description": "`If-None-Match` names the answer's `ETag`."},
+        **documented(503),
+    },
+)
+async def cameras(request: Request, if_none_match: Annotated[str, Header()] = "") -> Response:
     """List the cameras that there are generators for."""
     catalogue = state_of(request).catalogue
-    return Cameras(cameras=[_camera(catalogue, name) for name in catalogue.cameras])
+    answer = Cameras(cameras=[_camera(catalogue, name) for name in catalogue.cameras]).model_dump_json()
+    headers = {"ETag": entity_tag(answer), "Cache-Control": "no-cache"}
+    if is_known(if_none_match, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return Response(answer, 200, headers, "application/json")
 
 
 def _camera(catalogue: Catalogue, name: str) -> Camera:

@@ -55,7 +55,8 @@ PROBLEMS: list[tuple[str, int, str, dict[str, Any]]] = [
     ("malformed-request", 400, "/enhance", {"data": {"image": "text"}, "files": {"reference": GOOD}}),
     ("malformed-request", 400, "/enhance", {"files": {"image": b""}}),
     ("malformed-request", 400, "/enhance", {"files": {"picture": GOOD}}),
-    ("malformed-request", 400, "/enhance", {"files": [("image", GOOD), ("image", GOOD)]}),
+    ("malformed-request", 400, "/enhance", {"files": [("image", GOOD), ("reference", GOOD), ("reference", GOOD)]}),
+    ("malformed-request", 400, "/evaluate", {"files": [("image", GOOD), ("image", GOOD), ("reference", GOOD)]}),
     ("malformed-request", 400, "/enhance", {"files": {"image": GOOD, "reference": b""}}),
     ("malformed-request", 400, "/enhance", {"json": {"image": "x"}}),
     ("malformed-request", 400, "/enhance", {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}),
@@ -111,6 +112,7 @@ def test_problem(limited: Server, name: str, status: int, path: str, request_: d
 def test_every_documented_problem_is_met_by_a_test() -> None:
     here = {name for name, *_ in PROBLEMS}
     below = {"queue-full", "deadline-exceeded", "not-ready", "inference-failed"}
+    below |= {"malformed-zip", "too-many-files", "unzipped-too-large", "unusable-entry"}  # in test_batch.py
     # tests/service/test_problems.py meets it, since no request is known that does
     elsewhere = {"internal-error"}
     assert {each.type for each in all_problems()} == here | below | elsewhere
