@@ -7,13 +7,14 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from service import problems
 from service.middleware import BodyLimit, CountRequests, Drain, Methods, RequestId
 from service.routes import catalogue, enhance, evaluate, health
-from service.schemas import ProblemDetails
+from service.schemas import BatchErrors, EnhanceOptions, EvaluateOptions, ProblemDetails
 from service.settings import Settings
 from service.state import State
 from service.versions import package_version as package_version  # the command line has it from here
@@ -64,7 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for routes in (enhance, evaluate, catalogue, health):
         app.include_router(routes.router)
     problems.install(app)
-    _document_problems(app)
+    _document_the_rest(app)
     return app
 
 
@@ -83,14 +84,18 @@ def _cross_origin(settings: Settings) -> list[Middleware]:
     ]
 
 
-def _document_problems(app: FastAPI) -> None:
-    """Add the problems' schema, which no route answers as its own model, to the OpenAPI document."""
+def _document_the_rest(app: FastAPI) -> None:
+    """Add the schemas that no route has as its own model to the OpenAPI document: options, problems, errors.json."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas["ProblemDetails"] = ProblemDetails.model_json_schema()
+        models = (EnhanceOptions, EvaluateOptions, ProblemDetails, BatchErrors)
+        _, definitions = models_json_schema(
+            [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
+        )
+        schemas.update(definitions["$defs"])
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -101,10 +101,10 @@ def entity_tag(*parts: str | bytes) -> str:
     return f'"{digest.hexdigest()}"'
 
 
-def is_known(if_none_match: str, tag: str) -> bool:
-    """Whether an If-None-Match header names a tag, by weak comparison (RFC 9110, 13.1.2).
+def is_known(if_none_match: Sequence[str], tag: str) -> bool:
+    """Whether If-None-Match headers name a tag, by weak comparison (RFC 9110, 13.1.2).
 
     `*` names none: it asks whether there is an answer already, and the service keeps no answers.
     """
-    known = (entry.strip().removeprefix("W/") for entry in if_none_match.split(","))
+    known = (entry.strip().removeprefix("W/") for header in if_none_match for entry in header.split(","))
     return tag in known

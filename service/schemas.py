@@ -1,6 +1,6 @@
 """What the API takes and answers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -186,6 +186,16 @@ class Liveness(BaseModel):
     alive: bool
 
 
+IF_NONE_MATCH: Final = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "`ETag`s of answers that the client has; 304 where the answer would be one of them.",
+    "schema": {"type": "string", "examples": ['"9f86d081884c7d65"']},
+}
+"""The header, in OpenAPI."""
+
+
 class ProblemDetails(BaseModel):
     """An error (RFC 9457, application/problem+json)."""
 
@@ -194,3 +204,16 @@ class ProblemDetails(BaseModel):
     status: int
     detail: Annotated[str, Field(description="What to do.")]
     request_id: str
+
+
+class BatchError(ProblemDetails):
+    """One picture of several that failed."""
+
+    index: Annotated[int, Field(ge=0, description="Its place in the request, from 0.")]
+    name: Annotated[str, Field(description="Its name, as it came.")]
+
+
+class BatchErrors(BaseModel):
+    """What `errors.json` holds, the last entry of the zip that answers several pictures."""
+
+    errors: list[BatchError]

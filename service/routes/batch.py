@@ -1,10 +1,9 @@
 """Several pictures in, one zip out, written while it is made."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import anyio.to_thread
@@ -17,6 +16,7 @@ from service.archive import File, Names, ZipWriter
 from service.codec import Format
 from service.routes.upload import Cancellation
 from service.scheduler import QueueFull
+from service.schemas import BatchError, BatchErrors
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class EnhancedZip(StreamingResponse):
 
     async def _write(self, done: MemoryObjectReceiveStream[_Done], send: Send) -> None:
         writer, names = ZipWriter(), Names()
-        errors: list[dict[str, Any]] = []
+        errors: list[BatchError] = []
 
         async def send_all(pieces: list[bytes]) -> None:
             for piece in pieces:
@@ -133,14 +133,14 @@ class EnhancedZip(StreamingResponse):
 
         async for result in done:
             if isinstance(result.outcome, Exception):
-                problem = problems.details(result.outcome)
-                errors.append({"index": result.index, "name": self._files[result.index].name, **problem})
+                name = self._files[result.index].name.encode(errors="replace").decode()
+                errors.append(BatchError(index=result.index, name=name, **problems.details(result.outcome)))
                 continue
             data, format_ = result.outcome
             name = names.take(self._names[result.index], suffixes_of(format_))
             await send_all(await anyio.to_thread.run_sync(writer.add, name, data, limiter=self._limiter))
-        told = {"errors": sorted(errors, key=lambda error: error["index"])}
-        await send_all(writer.add(ERRORS, json.dumps(told, ensure_ascii=False, indent=1).encode(errors="replace")))
+        told = BatchErrors(errors=sorted(errors, key=lambda error: error.index))
+        await send_all(writer.add(ERRORS, told.model_dump_json(indent=1).encode()))
         await send_all(writer.close())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

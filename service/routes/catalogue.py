@@ -1,13 +1,11 @@
 """GET /cameras: which generators there are."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from service.catalogue import Catalogue
 from service.negotiation import entity_tag, is_known
 from service.problems import documented
-from service.schemas import Camera, Cameras
+from service.schemas import IF_NONE_MATCH, Camera, Cameras
 from service.state import state_of
 
 router = APIRouter()
@@ -23,13 +21,14 @@ router = APIRouter()
         304: {"description": "`If-None-Match` names the answer's `ETag`."},
         **documented(503),
     },
+    openapi_extra={"parameters": [IF_NONE_MATCH]},
 )
-async def cameras(request: Request, if_none_match: Annotated[str, Header()] = "") -> Response:
+async def cameras(request: Request) -> Response:
     """List the cameras that there are generators for."""
     catalogue = state_of(request).catalogue
     answer = Cameras(cameras=[_camera(catalogue, name) for name in catalogue.cameras]).model_dump_json()
     headers = {"ETag": entity_tag(answer), "Cache-Control": "no-cache"}
-    if is_known(if_none_match, headers["ETag"]):
+    if is_known(request.headers.getlist("if-none-match"), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return Response(answer, 200, headers, "application/json")
 

@@ -1,9 +1,10 @@
 """POST /enhance: a picture in, the enhanced picture out."""
 
-from typing import Annotated, Final
+from collections.abc import Sequence
+from typing import Final
 
 import anyio
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from service.archive import Limits
 from service.codec import FORMATS, Format, decode, encode, media_type
@@ -63,12 +64,7 @@ HEADERS: Final = {
         reference_required=False,
     ),
 )
-async def enhance(
-    request: Request,
-    if_none_match: Annotated[
-        str, Header(description="ETags of answers that the client has.", examples=['"9f86d0…"'])
-    ] = "",
-) -> Response:
+async def enhance(request: Request) -> Response:
     """Enhance pictures of any size up to the limit.
 
     Send a picture as the file `image` of a multipart form, or as the raw body with its `image/…` type and the options
@@ -82,8 +78,9 @@ async def enhance(
     upload = await read_upload(request, EnhanceOptions, limits)
     if upload.several:
         return _answer_several(state, upload, accept, request.app.state.workers)
+    known = request.headers.getlist("if-none-match")
     return await run_in_thread(
-        request, lambda cancellation: _work(state, upload, upload.image, accept, if_none_match, cancellation)
+        request, lambda cancellation: _work(state, upload, upload.image, accept, known, cancellation)
     )
 
 
@@ -120,7 +117,7 @@ def _work(
     upload: Upload[EnhanceOptions],
     image: bytes,
     accept: str,
-    if_none_match: str,
+    known: Sequence[str],
     cancellation: Cancellation,
 ) -> Response:
     options, pipeline, watch = upload.options, state.pipeline, Stopwatch()
@@ -129,7 +126,7 @@ def _work(
     camera = options.camera or state.catalogue.default
     tag = _tag(state, upload, image, camera, wanted)
     caching = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept"}
-    if is_known(if_none_match, tag):
+    if is_known(known, tag):
         return Response(status_code=304, headers=caching)
     reference = None if upload.reference is None else pipeline.read_header(upload.reference)
     if reference is not None:

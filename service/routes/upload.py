@@ -17,6 +17,7 @@ from service.archive import File, Limits, TooManyFiles, is_zip, read_zip
 from service.codec import FORMATS, media_type
 from service.problems import MalformedRequest
 from service.scheduler import Job
+from service.schemas import IF_NONE_MATCH
 
 Options = TypeVar("Options", bound=BaseModel)
 Result = TypeVar("Result")
@@ -209,6 +210,7 @@ def form_schema(options: type[BaseModel], reference: str, *, reference_required:
             {"name": name, "in": "query", "required": False, **_described_once(entry)}
             for name, entry in schema["properties"].items()
         ]
+        described["parameters"].append(IF_NONE_MATCH)
     return described
 
 

@@ -102,4 +102,4 @@ def test_a_tag_knows_every_part_and_where_it_ends() -> None:
     ],
 )
 def test_if_none_match(header: str, known: bool) -> None:
-    assert is_known(header, '"a"') == known
+    assert is_known([header], '"a"') == known
