@@ -28,6 +28,18 @@ class MalformedRequest(Exception):
     """The request can't be read; the message says why in words for the client."""
 
 
+class UnsupportedMediaType(Exception):
+    """The request's body is of a kind that is not taken; the message says what is, in words for the client.
+
+    Attributes:
+        headers: those that tell a machine the same.
+    """
+
+    def __init__(self, message: str, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.headers = headers
+
+
 class BodyTooLarge(Exception):
     """The request's body has too many bytes.
 
@@ -64,6 +76,7 @@ class _Row:
     problem: Problem
     detail: Callable[[Any], str]
     retry_after: Callable[[Any], int] | None = None
+    headers: Callable[[Any], Mapping[str, str]] = lambda _: {}
 
 
 def _counted(number: int) -> str:
@@ -91,6 +104,11 @@ _TABLE: Mapping[type[Exception], _Row] = {
         lambda e: f"Its files claim {_counted(e.claimed)} bytes; send at most {_counted(e.limit)}, unzipped.",
     ),
     UnusableEntry: _Row(Problem("unusable-entry", 422, "A file of the zip can't be used"), str),
+    UnsupportedMediaType: _Row(
+        Problem("unsupported-media-type", 415, "The request's body is of a kind that is not taken"),
+        str,
+        headers=lambda e: e.headers,
+    ),
     UnsupportedFormat: _Row(
         Problem("unsupported-format", 415, "The picture's format is not supported"),
         lambda _: "Send a JPEG, PNG or WebP file.",
@@ -185,6 +203,7 @@ _EXAMPLES: Final[tuple[Exception, ...]] = (
     BodyTooLarge(64 << 20),
     TooManyFiles(1000),
     UnzippedTooLarge(2 << 30, 1 << 30),
+    UnsupportedMediaType("Send a picture as body with its image/ type.", {}),
     UnsupportedFormat(),
     PictureTooLarge(230_400_000, 100_000_000),
     SideTooLong(20_000, 16_383, "webp"),
@@ -274,7 +293,7 @@ def _describe(error: Exception) -> _Described:
     row = _TABLE.get(type(error))
     if row is not None:
         headers = {} if row.retry_after is None else {"Retry-After": str(row.retry_after(error))}
-        return _Described(row.problem, row.detail(error), headers)
+        return _Described(row.problem, row.detail(error), {**headers, **row.headers(error)})
     if isinstance(error, RequestValidationError | ValidationError):
         return _Described(_INVALID, "; ".join(_explain(entry) for entry in error.errors()), {})
     if isinstance(error, HTTPException) and error.status_code in _BY_STATUS:

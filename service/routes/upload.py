@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from service.archive import File, Limits, TooManyFiles, is_zip, read_zip
 from service.codec import FORMATS, media_type
-from service.problems import MalformedRequest
+from service.problems import MalformedRequest, UnsupportedMediaType
 from service.scheduler import Job
 from service.schemas import IF_NONE_MATCH
 
@@ -23,6 +23,7 @@ Options = TypeVar("Options", bound=BaseModel)
 Result = TypeVar("Result")
 
 _MAX_FIELDS: Final = 32
+_ANY_TYPE: Final = "application/octet-stream"
 _ZIP_TYPES: Final = ("application/zip", "application/x-zip-compressed")
 
 
@@ -59,18 +60,26 @@ async def read_upload(request: Request, options: type[Options], limits: Limits |
         limits: of several pictures; None takes one alone.
 
     Raises:
+        UnsupportedMediaType: the body is neither, or packed.
         MalformedRequest: there is no picture, or a part is of the wrong kind.
         MalformedZip, TooManyFiles, UnzippedTooLarge: as `read_zip`.
         ValidationError: an option can't be used.
     """
     fields: dict[str, Any] = dict(request.query_params)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind.startswith("image/") or kind in ("application/octet-stream", *_ZIP_TYPES):
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType("Send the body without Content-Encoding.", {"Accept-Encoding": "identity"})
+    # a body without a type may be taken for what it looks like (RFC 9110, 8.3)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower() or _ANY_TYPE
+    if kind.startswith("image/") or kind in (_ANY_TYPE, *_ZIP_TYPES):
         images, reference = [("image", await request.body())], None
     elif kind == "multipart/form-data":
         images, reference = await _read_form(request, fields, 1 if limits is None else limits.files)
     else:
-        raise MalformedRequest("Send multipart/form-data with a file image, or a picture as body with its image/ type.")
+        accepted = "multipart/form-data" if limits is None else "multipart/form-data, image/*, application/zip"
+        raise UnsupportedMediaType(
+            "Send multipart/form-data with a file image, or a picture as body with its image/ type.",
+            {"Accept-Post": accepted},
+        )
     if not images or not all(data for _, data in images):
         raise MalformedRequest("The file image is missing or empty.")
     if reference == b"":
@@ -204,7 +213,7 @@ def form_schema(options: type[BaseModel], reference: str, *, reference_required:
     described: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
     if not reference_required:
         content |= {media_type(format_): {"schema": BINARY} for format_ in FORMATS}
-        content |= {"application/octet-stream": {"schema": BINARY}, _ZIP_TYPES[0]: {"schema": BINARY}}
+        content |= {_ANY_TYPE: {"schema": BINARY}, _ZIP_TYPES[0]: {"schema": BINARY}}
         # a raw body leaves the options to the query
         described["parameters"] = [
             {"name": name, "in": "query", "required": False, **_described_once(entry)}

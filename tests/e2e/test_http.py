@@ -118,6 +118,13 @@ def test_a_path_that_is_not_there_has_no_methods(client: httpx.Client) -> None:
     assert client.head("/nowhere").content == b""
 
 
+def test_a_body_of_the_wrong_kind_is_told_what_is_taken(client: httpx.Client) -> None:
+    assert client.post("/enhance", json={}).headers["accept-post"] == "multipart/form-data, image/*, application/zip"
+    packed = client.post("/enhance", content=GOOD, headers={"Content-Encoding": "gzip", "Content-Type": "image/png"})
+    assert packed.headers["accept-encoding"] == "identity"
+    assert client.post("/enhance", content=GOOD).status_code == 200, "without a type it is what it looks like"
+
+
 def preflight(client: httpx.Client, origin: str, **more: str) -> httpx.Response:
     headers = {"Origin": origin, "Access-Control-Request-Method": "POST", **more}
     return client.options("/enhance", headers=headers)

@@ -58,7 +58,9 @@ PROBLEMS: list[tuple[str, int, str, dict[str, Any]]] = [
     ("malformed-request", 400, "/enhance", {"files": [("image", GOOD), ("reference", GOOD), ("reference", GOOD)]}),
     ("malformed-request", 400, "/evaluate", {"files": [("image", GOOD), ("image", GOOD), ("reference", GOOD)]}),
     ("malformed-request", 400, "/enhance", {"files": {"image": GOOD, "reference": b""}}),
-    ("malformed-request", 400, "/enhance", {"json": {"image": "x"}}),
+    ("unsupported-media-type", 415, "/enhance", {"json": {"image": "x"}}),
+    ("unsupported-media-type", 415, "/evaluate", {"data": {"image": "x"}}),
+    ("unsupported-media-type", 415, "/enhance", {"content": b"x", "headers": {"Content-Encoding": "gzip"}}),
     ("malformed-request", 400, "/enhance", {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}),
     (
         "malformed-request",
