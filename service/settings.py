@@ -25,7 +25,7 @@ def _split(value: object) -> object:
 def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         # what browsers send as Origin: no path, no slash at the end
-        if value != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", value):
+        if value != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+", value):
             raise ValueError(f"{value} is no origin: write https://example.org, or * for any")
     return values
 

@@ -107,7 +107,10 @@ class EnhancedZip(StreamingResponse):
                     outcome: tuple[bytes, Format] | Exception = await self._enhance(file)
                 except Exception as error:  # noqa: BLE001  whatever it is, it costs one picture
                     outcome = error
-                await results.send(_Done(index, outcome))
+                try:
+                    await results.send(_Done(index, outcome))
+                except anyio.BrokenResourceError:  # nobody reads any more
+                    return
 
     async def _enhance(self, file: File) -> tuple[bytes, Format]:
         waited = 0

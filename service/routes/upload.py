@@ -89,7 +89,8 @@ async def read_upload(request: Request, options: type[Options], limits: Limits |
     if limits is not None and any(is_zip(data) for _, data in images):
         if several:
             raise MalformedRequest("A zip comes alone: send one zip, or several pictures.")
-        files, several = read_zip(images[0][1], limits), True
+        # in a thread: looking through tens of megabytes would hold up everyone else
+        files, several = await anyio.to_thread.run_sync(read_zip, images[0][1], limits), True
     elif kind in _ZIP_TYPES:
         raise MalformedRequest("The body is no zip.")
     if several and reference is not None:
@@ -136,6 +137,11 @@ class Cancellation:
         self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._cancelled = False
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the client hung up."""
+        return self._cancelled
 
     def attach(self, job: Job) -> None:
         """Cancel this job when the client hangs up, or now where it has."""

@@ -25,9 +25,16 @@ from service.settings import SHIPPED_MODELS, Settings
 from tests.e2e.conftest import Server
 
 PROJECT: Final = Path(__file__).parents[2]
-PAGES: Final = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+PAGES: Final = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")), PROJECT / "examples" / "README.md"]
 
-NOT_RUN: Final = {"README.md": 6, "command-line.md": 1, "operating.md": 2, "quick-start.md": 1, "training.md": 2}
+NOT_RUN: Final = {
+    "README.md": 6,
+    "docs/command-line.md": 1,
+    "docs/operating.md": 2,
+    "docs/quick-start.md": 1,
+    "docs/training.md": 2,
+    "examples/README.md": 1,
+}
 """How many blocks of each page are not run. A new one is counted here, so that nobody adds it unseen."""
 
 _BLOCK: Final = re.compile(
@@ -48,12 +55,16 @@ class Block:
     reason: str | None
 
 
+def name_of(page: Path) -> str:
+    return page.relative_to(PROJECT).as_posix()
+
+
 def blocks() -> Iterator[Block]:
     for page in PAGES:
         for found in _BLOCK.finditer(page.read_text()):
             text = found["text"].replace("\\\n", "")
             commands = tuple(line.strip() for line in text.splitlines() if line.strip())
-            yield Block(page.name, commands, found["reason"])
+            yield Block(name_of(page), commands, found["reason"])
 
 
 BLOCKS: Final = list(blocks())
@@ -114,10 +125,20 @@ def test_commands(block: Block, checkout: Path, server: Server) -> None:
             assert any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0, written
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=name_of)
+def test_python(page: Path, checkout: Path, server: Server) -> None:
+    environment = os.environ | {"PYTHONPATH": str(PROJECT / "examples" / "client"), "PYTHONWARNINGS": "error"}
+    for code in re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
+        before = set(checkout.iterdir())
+        here = code.replace("http://localhost:8000", server.url)
+        subprocess.run([sys.executable, "-c", here], cwd=checkout, env=environment, timeout=120, check=True)
+        (made,) = set(checkout.iterdir()) - before
+        assert made.stat().st_size > 0
+
+
 def test_what_is_not_run_is_counted() -> None:
-    counted = {
-        page.name: sum(block.page == page.name and block.reason is not None for block in BLOCKS) for page in PAGES
-    }
+    marked = [block.page for block in BLOCKS if block.reason is not None]
+    counted = {name_of(page): marked.count(name_of(page)) for page in PAGES}
     assert {name: count for name, count in counted.items() if count} == NOT_RUN
     assert len(RUN) >= 10
 
@@ -125,7 +146,7 @@ def test_what_is_not_run_is_counted() -> None:
 def test_no_mark_stands_where_it_marks_nothing() -> None:
     for page in PAGES:
         marks = page.read_text().count("<!-- not run:")
-        assert marks == sum(block.page == page.name and block.reason is not None for block in BLOCKS), page.name
+        assert marks == sum(block.page == name_of(page) and block.reason is not None for block in BLOCKS), page.name
 
 
 def test_commands_stand_in_blocks() -> None:
@@ -162,7 +183,7 @@ def test_options_of_what_is_not_run_exist() -> None:
     assert seen > 5
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     for link, place in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)]+))?\)", page.read_text()):
         target = (page.parent / link) if link else page
