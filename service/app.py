@@ -2,31 +2,33 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import anyio
 import anyio.to_thread
 from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from service import problems
-from service.middleware import BodyLimit, CountRequests, Drain, RequestId, SameOrigin
+from service.middleware import BodyLimit, CountRequests, Drain, Methods, RequestId, SameOrigin
 from service.routes import catalogue, enhance, evaluate, health, live, page
-from service.schemas import ProblemDetails
+from service.schemas import BatchErrors, EnhanceOptions, EvaluateOptions, ProblemDetails
 from service.settings import Settings
 from service.state import State
+from service.versions import package_version as package_version  # the command line has it from here
 
 WORK_PATHS: Final = frozenset({"/enhance", "/evaluate", "/cameras", "/live"})
 """Paths that answer 503 while the service is not ready."""
 
 
-def package_version() -> str:
-    """Return the installed package's version, `0` where it runs from a bare checkout."""
-    try:
-        return version("pix2dslr")
-    except PackageNotFoundError:
-        return "0"
+EXPOSED_HEADERS: Final = (
+    *enhance.HEADERS,
+    "Content-Disposition",
+    "Retry-After",
+)
+"""What a page of another origin may read of an answer, beyond what browsers always show."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -52,8 +54,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         middleware=[
             Middleware(RequestId),
+            *_cross_origin(state.settings),
             Middleware(CountRequests, state=state),
             Middleware(SameOrigin),
+            Middleware(Methods),
             Middleware(Drain, reasons=lambda: state.not_ready, paths=WORK_PATHS),
             Middleware(BodyLimit, max_bytes=state.settings.max_body_bytes),
         ],
@@ -63,18 +67,37 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(routes.router)
     page.mount_files(app)
     problems.install(app)
-    _document_problems(app)
+    _document_the_rest(app)
     return app
 
 
-def _document_problems(app: FastAPI) -> None:
-    """Add the problems' schema, which no route answers as its own model, to the OpenAPI document."""
+def _cross_origin(settings: Settings) -> list[Middleware]:
+    """Let pages of the configured origins use the service; without any, browsers keep all of them out."""
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "HEAD", "POST", "OPTIONS"],
+            allow_headers=["If-None-Match", "X-Request-ID"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+    ]
+
+
+def _document_the_rest(app: FastAPI) -> None:
+    """Add the schemas that no route has as its own model to the OpenAPI document: options, problems, errors.json."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas["ProblemDetails"] = ProblemDetails.model_json_schema()
+        models = (EnhanceOptions, EvaluateOptions, ProblemDetails, BatchErrors)
+        _, definitions = models_json_schema(
+            [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
+        )
+        schemas.update(definitions["$defs"])
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

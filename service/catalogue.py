@@ -1,5 +1,6 @@
 """Which generators there are, and which are loaded."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class Catalogue:
             raise ModelUnusable(f"{folder / default}.onnx is missing, the generator that is used by default")
         gpu = gpu or GpuOptions()
         self._generators = {camera: Generator(path, device, threads, gpu) for camera, path in self._files.items()}
+        self._hashes = {camera: hashlib.sha256(path.read_bytes()).hexdigest() for camera, path in self._files.items()}
         self.default = default
 
     def __getitem__(self, camera: str) -> Generator:
@@ -64,6 +66,16 @@ class Catalogue:
     def cameras(self) -> tuple[str, ...]:
         """The cameras that there are generators for."""
         return tuple(self._generators)
+
+    def file_sha256(self, camera: str) -> str:
+        """Hash of a camera's model file, weights and graph, as it was loaded.
+
+        Raises:
+            UnknownCamera: there is none.
+        """
+        if camera not in self._hashes:
+            raise UnknownCamera(camera, self.cameras)
+        return self._hashes[camera]
 
     def file_bytes(self, camera: str) -> int:
         """Size of a camera's model file in bytes."""

@@ -2,10 +2,12 @@
 
 import re
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import telemetry
@@ -78,6 +80,62 @@ class CountRequests:
             # the route's pattern, never the path that was asked for: labels must stay few
             route = getattr(scope.get("route"), "path", "other")
             self.state.metrics.requests.labels(route, status).inc()
+
+
+class Methods:
+    """Answers HEAD wherever there is GET, OPTIONS with what there is, and 405 with all of it (RFC 9110, 9.3).
+
+    The framework's routes know one method each: they refuse HEAD, and name only their own in Allow.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if scope["method"] == "OPTIONS":
+            allowed = allowed_methods(scope["app"].routes, scope)
+            if allowed:
+                await Response(status_code=204, headers={"Allow": ", ".join(allowed)})(scope, receive, send)
+                return
+
+        async def send_with_allow(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 405:
+                allowed = allowed_methods(scope["app"].routes, scope)
+                MutableHeaders(scope=message)["Allow"] = ", ".join(allowed)
+            await send(message)
+
+        if scope["method"] != "HEAD":
+            await self.app(scope, receive, send_with_allow)
+            return
+        as_get = {**scope, "method": "GET"}
+
+        async def send_without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send_with_allow(message)
+
+        await self.app(as_get, receive, send_without_body)
+        if "route" in as_get:
+            scope["route"] = as_get["route"]  # for the metrics
+
+
+def allowed_methods(routes: Sequence[BaseRoute], scope: Scope) -> list[str]:
+    """Return the methods that a request's path takes, empty where there is nothing."""
+
+    def takes(method: str) -> bool:
+        # a copy, since matching may leave notes in it
+        matches = (route for route in routes if route.matches({**scope, "method": method})[0] == Match.FULL)
+        return any(method == "GET" or not isinstance(route, Mount) for route in matches)
+
+    allowed = [method for method in ("GET", "POST", "PUT", "PATCH", "DELETE") if takes(method)]
+    if scope["path"] == "*":  # the server as a whole
+        allowed = ["GET", "POST"]
+    if "GET" in allowed:
+        allowed.insert(1, "HEAD")
+    return [*allowed, "OPTIONS"] if allowed else []
 
 
 class BodyLimit:

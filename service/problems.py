@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from service import telemetry
 from service.alignment import BarelyOverlaps, NotAligned
+from service.archive import MalformedZip, TooManyFiles, UnusableEntry, UnzippedTooLarge
 from service.catalogue import UnknownCamera
 from service.codec import MalformedPicture, NotWritable, PictureTooLarge, SideTooLong, UnsupportedFormat
 from service.quality import SizesDiffer, TooSmall
@@ -25,6 +26,18 @@ MEDIA_TYPE = "application/problem+json"
 
 class MalformedRequest(Exception):
     """The request can't be read; the message says why in words for the client."""
+
+
+class UnsupportedMediaType(Exception):
+    """The request's body is of a kind that is not taken; the message says what is, in words for the client.
+
+    Attributes:
+        headers: those that tell a machine the same.
+    """
+
+    def __init__(self, message: str, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.headers = headers
 
 
 class BodyTooLarge(Exception):
@@ -63,6 +76,7 @@ class _Row:
     problem: Problem
     detail: Callable[[Any], str]
     retry_after: Callable[[Any], int] | None = None
+    headers: Callable[[Any], Mapping[str, str]] = lambda _: {}
 
 
 def _counted(number: int) -> str:
@@ -79,6 +93,21 @@ _TABLE: Mapping[type[Exception], _Row] = {
     BodyTooLarge: _Row(
         Problem("body-too-large", 413, "The request has too many bytes"),
         lambda e: f"Send at most {_counted(e.limit)} bytes.",
+    ),
+    MalformedZip: _Row(Problem("malformed-zip", 400, "The zip can't be read"), str),
+    TooManyFiles: _Row(
+        Problem("too-many-files", 413, "There are too many files"),
+        lambda e: f"Send at most {_counted(e.limit)} at once.",
+    ),
+    UnzippedTooLarge: _Row(
+        Problem("unzipped-too-large", 413, "The zip holds too many bytes"),
+        lambda e: f"Its files claim {_counted(e.claimed)} bytes; send at most {_counted(e.limit)}, unzipped.",
+    ),
+    UnusableEntry: _Row(Problem("unusable-entry", 422, "A file of the zip can't be used"), str),
+    UnsupportedMediaType: _Row(
+        Problem("unsupported-media-type", 415, "The request's body is of a kind that is not taken"),
+        str,
+        headers=lambda e: e.headers,
     ),
     UnsupportedFormat: _Row(
         Problem("unsupported-format", 415, "The picture's format is not supported"),
@@ -156,6 +185,7 @@ EXPECTED: Final[tuple[type[Exception], ...]] = tuple(_TABLE)
 
 _INVALID = Problem("invalid-parameter", 422, "A parameter can't be used")
 _INTERNAL = Problem("internal-error", 500, "The service failed")
+_INTERNAL_DETAIL = "It is logged under the request's id; tell the operator."
 _BY_STATUS = {
     400: (Problem("malformed-request", 400, "The request can't be read"), "The body is no valid form."),
     404: (Problem("not-found", 404, "There is nothing here"), "GET /docs lists what there is."),
@@ -170,15 +200,61 @@ def all_problems() -> list[Problem]:
     return sorted(rows, key=lambda problem: (problem.status, problem.type))
 
 
+_EXAMPLES: Final[tuple[Exception, ...]] = (
+    MalformedRequest("The file image is missing or empty."),
+    MalformedPicture("the file is damaged or ends early"),
+    MalformedZip("Send the whole, undamaged zip."),
+    BodyTooLarge(64 << 20),
+    TooManyFiles(1000),
+    UnzippedTooLarge(2 << 30, 1 << 30),
+    UnsupportedMediaType("Send a picture as body with its image/ type.", {}),
+    UnsupportedFormat(),
+    PictureTooLarge(230_400_000, 100_000_000),
+    SideTooLong(20_000, 16_383, "webp"),
+    UnknownCamera("kodak", ("blackberry", "iphone", "sony")),
+    SizesDiffer((3024, 4032), (1512, 2016)),
+    TooSmall(11),
+    NotAligned(7, 20),
+    UnusableEntry("It is encrypted: zip it without a password."),
+    RequestValidationError([{"loc": ("strength",), "msg": "Input should be less than or equal to 1"}]),
+    QueueFull(1189, 16_384, 12),
+    InferenceFailed(),
+    NotReady("It is loading; try again soon."),
+    DeadlineExceeded(300),
+)
+
+
+def examples() -> dict[str, dict[str, Any]]:
+    """Return a problem of each type as a client would read it, by type."""
+    identity = {"request_id": "0b9d1cf0b24a4e0fa2d0b5f4f4e6a3a1"}
+    known = [_describe(error) for error in _EXAMPLES]
+    known += [_Described(problem, detail, {}) for problem, detail in _BY_STATUS.values()]
+    known += [_Described(_INTERNAL, _INTERNAL_DETAIL, {})]
+    # the first of a type stands: the table has words of its own for two of those that a status gives too
+    return {each.problem.type: each.body | identity for each in reversed(known)}
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI `responses` of the problems with these statuses."""
+    """Return the OpenAPI `responses` of the problems with these statuses, each with an example."""
     answers: dict[int | str, dict[str, Any]] = {}
+    told = examples()
     for status in statuses:
         found = [problem for problem in all_problems() if problem.status == status]
         answers[status] = {
             "description": "; ".join(f"`{problem.type}`: {problem.title}" for problem in found),
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": "#/components/schemas/ProblemDetails"},
+                    "examples": {
+                        problem.type: {"summary": problem.title, "value": told[problem.type]} for problem in found
+                    },
+                }
+            },
         }
+        if any(row.retry_after for row in _TABLE.values() if row.problem in found):
+            answers[status]["headers"] = {
+                "Retry-After": {"description": "Seconds until it is worth trying again.", "schema": {"type": "integer"}}
+            }
     return answers
 
 
@@ -188,35 +264,52 @@ def words_for(error: Exception) -> str:
     return f"{row.problem.title}. {row.detail(error)}"
 
 
+@dataclass(frozen=True)
+class _Described:
+    problem: Problem
+    detail: str
+    headers: Mapping[str, str]
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return {
+            "type": f"urn:pix2dslr:problem:{self.problem.type}",
+            "title": self.problem.title,
+            "status": self.problem.status,
+            "detail": self.detail,
+            "request_id": telemetry.request_id.get(),
+        }
+
+
 def response_to(error: Exception) -> Response:
     """Turn an exception into its problem; one that the table does not know is an internal error and is logged."""
+    described = _describe(error)
+    headers = {"Cache-Control": "no-store", **described.headers}
+    return JSONResponse(described.body, described.problem.status, headers, MEDIA_TYPE)
+
+
+def details(error: Exception) -> dict[str, Any]:
+    """Return the problem's members, as `response_to` answers them, for an answer that tells of several."""
+    return _describe(error).body
+
+
+def _describe(error: Exception) -> _Described:
     row = _TABLE.get(type(error))
     if row is not None:
         headers = {} if row.retry_after is None else {"Retry-After": str(row.retry_after(error))}
-        return _response(row.problem, row.detail(error), headers)
+        return _Described(row.problem, row.detail(error), {**headers, **row.headers(error)})
     if isinstance(error, RequestValidationError | ValidationError):
-        return _response(_INVALID, "; ".join(_explain(entry) for entry in error.errors()), {})
+        return _Described(_INVALID, "; ".join(_explain(entry) for entry in error.errors()), {})
     if isinstance(error, HTTPException) and error.status_code in _BY_STATUS:
         problem, detail = _BY_STATUS[error.status_code]
-        return _response(problem, detail, dict(error.headers or {}))
+        return _Described(problem, detail, dict(error.headers or {}))
     log.error("unexpected", exc_info=error)
-    return _response(_INTERNAL, "It is logged under the request's id; tell the operator.", {})
+    return _Described(_INTERNAL, _INTERNAL_DETAIL, {})
 
 
 def _explain(entry: Mapping[str, Any]) -> str:
     place = [str(part) for part in entry["loc"] if part not in ("body", "query", "path", "header")]
     return f"{'.'.join(place) or 'request'}: {entry['msg']}"
-
-
-def _response(problem: Problem, detail: str, headers: Mapping[str, str]) -> Response:
-    body = {
-        "type": f"urn:pix2dslr:problem:{problem.type}",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": detail,
-        "request_id": telemetry.request_id.get(),
-    }
-    return JSONResponse(body, problem.status, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:

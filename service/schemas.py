@@ -1,11 +1,15 @@
 """What the API takes and answers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from service.codec import Format
 from service.pipeline import Overlap
+
+
+def _example(**values: JsonValue) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [values]})
 
 
 class _Options(BaseModel):
@@ -13,12 +17,19 @@ class _Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    camera: Annotated[str | None, Field(description="Whose generator; GET /cameras lists them.")] = None
+    camera: Annotated[
+        str | None, Field(description="Whose generator; GET /cameras lists them.", examples=["iphone"])
+    ] = None
     strength: Annotated[
-        float, Field(ge=0, le=1, description="0 gives the picture as it came, 1 the generator's answer.")
+        float,
+        Field(ge=0, le=1, description="0 gives the picture as it came, 1 the generator's answer.", examples=[0.5]),
     ] = 1.0
     overlap: Annotated[
-        Overlap, Field(description="Pixels that tiles share: fast 16, balanced as the generator recommends, max 64.")
+        Overlap,
+        Field(
+            description="Pixels that tiles share: fast 16, balanced as the generator recommends, max 64.",
+            examples=["max"],
+        ),
     ] = "balanced"
 
 
@@ -26,7 +37,11 @@ class EvaluateOptions(_Options):
     """Options of POST /evaluate."""
 
     align: Annotated[
-        bool, Field(description="Register the reference with the picture first; they may then differ in size.")
+        bool,
+        Field(
+            description="Register the reference with the picture first; they may then differ in size.",
+            examples=[True],
+        ),
     ] = False
 
 
@@ -34,14 +49,27 @@ class EnhanceOptions(_Options):
     """Options of POST /enhance."""
 
     format: Annotated[
-        Format | None, Field(description="The answer's format. Default: by the Accept header, else as it came.")
+        Format | None,
+        Field(
+            description="The answer's format. Default: by the Accept header, else as it came.",
+            examples=["png"],
+        ),
     ] = None
     encoder_quality: Annotated[
-        int, Field(ge=1, le=100, description="Quality of JPEG, WebP, HEIC and AVIF; WebP is lossless at 100.")
+        int,
+        Field(
+            ge=1,
+            le=100,
+            description="Quality of JPEG, WebP, HEIC and AVIF; WebP is lossless at 100.",
+            examples=[90],
+        ),
     ] = 95
     metadata: Annotated[
         Literal["keep", "strip"],
-        Field(description="Whether EXIF, XMP and IPTC go along; the colour profile does, so that colours stay right."),
+        Field(
+            description="Whether EXIF, XMP and IPTC go along; the colour profile does, so that colours stay right.",
+            examples=["strip"],
+        ),
     ] = "keep"
 
 
@@ -94,6 +122,20 @@ class Alignment(BaseModel):
 class Evaluation(BaseModel):
     """The answer of POST /evaluate."""
 
+    model_config = _example(
+        camera="iphone",
+        device="cpu",
+        width=600,
+        height=400,
+        tiles=35,
+        input={"psnr": 17.31, "ssim": 0.679, "colour_difference": 15.8},
+        output={"psnr": 22.65, "ssim": 0.8095, "colour_difference": 8.5},
+        gain={"psnr": 5.34, "ssim": 0.1305, "colour_difference": -7.3},
+        seam_index=1.0,
+        alignment=None,
+        timings={"decode": 0.009, "queue": 0.004, "inference": 0.061, "blend": 0.002, "quality": 0.2, "total": 0.28},
+    )
+
     camera: str
     device: Literal["cuda", "cpu"]
     width: int
@@ -131,11 +173,32 @@ class Camera(BaseModel):
 class Cameras(BaseModel):
     """The answer of GET /cameras."""
 
+    model_config = _example(
+        cameras=[
+            {
+                "name": "iphone",
+                "default": True,
+                "architecture": "unet128-s2d",
+                "trained_on": "DPED iPhone 3GS / Canon 70D patches",
+                "psnr": 22.65,
+                "ssim": 0.8095,
+                "overlap": 32,
+                "bytes": 9_504_323,
+                "loaded": True,
+                "device": "cpu",
+            }
+        ]
+    )
+
     cameras: list[Camera]
 
 
 class Readiness(BaseModel):
     """The answer of GET /readyz."""
+
+    model_config = _example(
+        ready=True, reasons=[], device="cpu", provider="CPUExecutionProvider", cameras=["blackberry", "iphone", "sony"]
+    )
 
     ready: bool
     reasons: Annotated[list[str], Field(description="Why not, where it is not ready.")]
@@ -147,7 +210,19 @@ class Readiness(BaseModel):
 class Liveness(BaseModel):
     """The answer of GET /livez and /healthz."""
 
+    model_config = _example(alive=True)
+
     alive: bool
+
+
+IF_NONE_MATCH: Final = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "`ETag`s of answers that the client has; 304 where the answer would be one of them.",
+    "schema": {"type": "string", "examples": ['"9f86d081884c7d65"']},
+}
+"""The header, in OpenAPI."""
 
 
 class ProblemDetails(BaseModel):
@@ -158,3 +233,16 @@ class ProblemDetails(BaseModel):
     status: int
     detail: Annotated[str, Field(description="What to do.")]
     request_id: str
+
+
+class BatchError(ProblemDetails):
+    """One picture of several that failed."""
+
+    index: Annotated[int, Field(ge=0, description="Its place in the request, from 0.")]
+    name: Annotated[str, Field(description="Its name, as it came.")]
+
+
+class BatchErrors(BaseModel):
+    """What `errors.json` holds, the last entry of the zip that answers several pictures."""
+
+    errors: list[BatchError]

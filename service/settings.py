@@ -1,10 +1,11 @@
 """Every setting of the service, from the environment with the prefix PIX2DSLR_."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.sessions import Device
 
@@ -15,6 +16,18 @@ def _ascending_from_1(sizes: tuple[int, ...]) -> tuple[int, ...]:
     if not sizes or sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
         raise ValueError("sizes must ascend from 1")
     return sizes
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        # what browsers send as Origin: no path, no slash at the end
+        if value != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+", value):
+            raise ValueError(f"{value} is no origin: write https://example.org, or * for any")
+    return values
 
 
 class Settings(BaseSettings):
@@ -33,6 +46,11 @@ class Settings(BaseSettings):
         max_queued_tiles: tiles that may be admitted at once; beyond it requests get 429.
         max_body_bytes: largest request body.
         max_pixels: most pixels in a picture.
+        max_files: most pictures in one request, as files of a form or in a zip.
+        max_unzipped_bytes: most bytes that a zip's files may have together once unzipped; one of them may have
+            max_body_bytes.
+        cors_origins: origins, separated by commas, whose pages may use the service from a browser, such as
+            https://example.org; * for any. None may by default.
         workers: how many pictures are decoded, blended or encoded at the same time.
         request_timeout_s: seconds that a picture may take before 504.
         keep_alive_s: seconds that an idle connection stays open. With less than a proxy or a client that waits for
@@ -55,6 +73,9 @@ class Settings(BaseSettings):
     max_queued_tiles: Annotated[int, Field(ge=1)] = 16_384
     max_body_bytes: Annotated[int, Field(ge=1)] = 64 << 20
     max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    max_files: Annotated[int, Field(ge=1)] = 1000
+    max_unzipped_bytes: Annotated[int, Field(ge=1)] = 1 << 30
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_origins)] = ()
     workers: Annotated[int, Field(ge=1)] = 64
     request_timeout_s: Annotated[float, Field(gt=0)] = 300.0
     keep_alive_s: Annotated[int, Field(ge=1)] = 75

@@ -1,9 +1,7 @@
-"""What the README says is there."""
+"""What the README says is there; its commands and links are tested in e2e/test_docs.py."""
 
 import re
 from pathlib import Path
-
-import pytest
 
 from model_export.config import load_config
 from service.schemas import EnhanceOptions
@@ -30,8 +28,3 @@ def test_its_settings_exist() -> None:
 def test_it_lists_every_option_of_enhance() -> None:
     listed = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
     assert set(EnhanceOptions.model_fields) | {"reference"} <= listed
-
-
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(((?!http)[^)]+)\)", README))))
-def test_its_links_lead_somewhere(link: str) -> None:
-    assert (PROJECT / link).exists()

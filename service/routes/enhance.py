@@ -1,41 +1,64 @@
 """POST /enhance: a picture in, the enhanced picture out."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Final
 
-from fastapi import APIRouter, Header, Request, Response
+import anyio
+from fastapi import APIRouter, Request, Response
 
+from service.archive import Limits
 from service.codec import FORMATS, Format, as_srgb, decode, encode, media_type
+from service.negotiation import accepted, entity_tag, is_known
 from service.pipeline import Outcome
 from service.problems import documented
 from service.quality import psnr, require_same_size, ssim
-from service.routes.upload import Cancellation, Upload, form_schema, read_upload, run_in_thread
+from service.routes.batch import EnhancedZip
+from service.routes.upload import BINARY, Cancellation, Upload, form_schema, read_upload, run_in_thread
 from service.schemas import EnhanceOptions
 from service.state import State, state_of
 from service.telemetry import Stopwatch
+from service.versions import answers_depend_on
 
 router = APIRouter()
 
-_HEADERS = {
-    "Server-Timing": "Milliseconds of decode, queue, inference, blend, encode and in total.",
-    "X-Pix2DSLR-Camera": "Whose generator was used.",
-    "X-Pix2DSLR-Device": "Where it ran: cuda or cpu.",
-    "X-Pix2DSLR-Tiles": "How many tiles the picture has.",
-    "X-Pix2DSLR-Frames": "How many frames or pages the file has, where it has more than one: the first is answered.",
-    "X-PSNR": "dB against the reference, where one came; inf where they are equal.",
-    "X-SSIM": "Likewise.",
+HEADERS: Final = {
+    "ETag": ("Strong: of the picture, the options and the generator; for `If-None-Match`. None on a zip.", '"9f86d0…"'),
+    "Server-Timing": (
+        "Milliseconds of decode, queue, inference, blend, encode and in total.",
+        "decode;dur=9.1, queue;dur=4.2, inference;dur=61.0, blend;dur=2.2, encode;dur=4.9, total;dur=82.6",
+    ),
+    "X-Pix2DSLR-Camera": ("Whose generator was used.", "iphone"),
+    "X-Pix2DSLR-Device": ("Where it ran: cuda or cpu.", "cpu"),
+    "X-Pix2DSLR-Tiles": ("How many tiles the picture has.", "24"),
+    "X-Pix2DSLR-Frames": (
+        "How many frames or pages the file has, where it has more than one: the first is answered.",
+        "12",
+    ),
+    "X-PSNR": ("dB against the reference, where one came; inf where they are equal.", "22.650"),
+    "X-SSIM": ("Likewise.", "0.8095"),
+    "X-Request-ID": ("The request's id, the client's own where it sent one.", "0b9d1cf0b24a4e0fa2d0b5f4f4e6a3a1"),
 }
+"""Headers of an answer, each with its meaning and an example."""
 
 
 @router.post(
     "/enhance",
-    summary="Enhance a picture",
+    operation_id="enhance",
+    summary="Enhance a picture, or several",
     response_class=Response,
     responses={
         200: {
-            "description": "The enhanced picture, of the same size.",
-            "content": {media_type(name): {"schema": {"type": "string", "format": "binary"}} for name in FORMATS},
-            "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
+            "description": "The enhanced picture, of the same size; several come as a zip with an `errors.json` in it.",
+            "content": {
+                **{media_type(name): {"schema": BINARY} for name in FORMATS},
+                EnhancedZip.media_type: {"schema": BINARY},
+            },
+            "headers": {
+                name: {"description": text, "schema": {"type": "string"}, "example": example}
+                for name, (text, example) in HEADERS.items()
+            },
         },
+        304: {"description": "`If-None-Match` names the answer's `ETag`: nothing was computed, nothing is sent."},
         **documented(400, 413, 415, 422, 429, 500, 503, 504),
     },
     openapi_extra=form_schema(
@@ -44,38 +67,106 @@ _HEADERS = {
         reference_required=False,
     ),
 )
-async def enhance(request: Request, accept: Annotated[str, Header()] = "*/*") -> Response:
-    """Enhance a JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF picture of any size up to the limit.
+async def enhance(request: Request) -> Response:
+    """Enhance JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF pictures of any size up to the limit.
 
-    Send it as the file `image` of a multipart form, or as the raw body with its `image/…` type and the options as
-    query parameters.
+    Send a picture as the file `image` of a multipart form, or as the raw body with its `image/…` type and the options
+    as query parameters. Send several as more files `image`, or as one zip in place of a picture: a zip comes back,
+    with each picture in it as soon as it is done.
     """
-    upload = await read_upload(request, EnhanceOptions)
     state = state_of(request)
-    wanted = upload.options.format or accepted_format(accept)
-    return await run_in_thread(request, lambda cancellation: _work(state, upload, wanted, cancellation))
+    settings = state.settings
+    limits = Limits(settings.max_files, settings.max_body_bytes, settings.max_unzipped_bytes)
+    accept = ", ".join(request.headers.getlist("accept"))
+    upload = await read_upload(request, EnhanceOptions, limits)
+    if upload.several:
+        return _answer_several(state, upload, accept, request.app.state.workers)
+    known = request.headers.getlist("if-none-match")
+    return await run_in_thread(
+        request, lambda cancellation: _work(state, upload, upload.image, accept, known, cancellation)
+    )
 
 
-def _work(state: State, upload: Upload[EnhanceOptions], wanted: Format | None, cancellation: Cancellation) -> Response:
+def _answer_several(
+    state: State, upload: Upload[EnhanceOptions], accept: str, limiter: anyio.CapacityLimiter
+) -> Response:
+    options = upload.options
+    camera = options.camera or state.catalogue.default
+    generator = state.catalogue[camera]  # a camera that there is none for is told at once, not once a picture
+
+    def work(image: bytes, cancellation: Cancellation) -> tuple[bytes, Format]:
+        watch = Stopwatch()
+        wanted = options.format or accepted_format(accept, state.pipeline.read_header(image).format)
+        outcome = state.pipeline.enhance(
+            image, watch, camera, options.strength, options.overlap, wanted, cancellation.attach
+        )
+        with watch.stage("encode"):
+            body = _encode(outcome, options)
+        watch.observe(state.metrics)
+        return body, outcome.format
+
+    headers = {
+        "X-Pix2DSLR-Camera": camera,
+        "X-Pix2DSLR-Device": generator.device,
+        "Vary": "Accept",
+        "Cache-Control": "no-store",  # as it is written its entries come in another order each time
+    }
+    patience = state.settings.request_timeout_s
+    return EnhancedZip(upload.files, work, limiter, patience, options.format, headers)
+
+
+def _work(
+    state: State,
+    upload: Upload[EnhanceOptions],
+    image: bytes,
+    accept: str,
+    known: Sequence[str],
+    cancellation: Cancellation,
+) -> Response:
     options, pipeline, watch = upload.options, state.pipeline, Stopwatch()
+    header = pipeline.read_header(image)
+    wanted = options.format or accepted_format(accept, header.format)
+    camera = options.camera or state.catalogue.default
+    tag = _tag(state, upload, image, camera, wanted)
+    caching = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept"}
+    if is_known(known, tag):
+        return Response(status_code=304, headers=caching)
     reference = None if upload.reference is None else pipeline.read_header(upload.reference)
     if reference is not None:
-        require_same_size(pipeline.read_header(upload.image), reference)
-    outcome = pipeline.enhance(
-        upload.image, watch, options.camera, options.strength, options.overlap, wanted, cancellation.attach
-    )
-    output = outcome.enhancement.picture
-    headers = outcome_headers(outcome)
+        require_same_size(header, reference)
+    outcome = pipeline.enhance(image, watch, camera, options.strength, options.overlap, wanted, cancellation.attach)
+    headers = {**outcome_headers(outcome), **caching}
     if upload.reference is not None and reference is not None:
+        output = outcome.enhancement.picture
         with watch.stage("quality"):
             shown, truth = as_srgb(output), as_srgb(decode(upload.reference, reference))
             headers["X-PSNR"] = f"{psnr(shown, truth):.3f}"
             headers["X-SSIM"] = f"{ssim(shown, truth):.4f}"
     with watch.stage("encode"):
-        body = encode(output, outcome.format, options.encoder_quality, options.metadata == "keep", spend=True)
+        body = _encode(outcome, options)
     headers["Server-Timing"] = watch.server_timing()
     watch.observe(state.metrics)
     return Response(body, media_type=media_type(outcome.format), headers=headers)
+
+
+def _encode(outcome: Outcome, options: EnhanceOptions) -> bytes:
+    picture, keep = outcome.enhancement.picture, options.metadata == "keep"
+    return encode(picture, outcome.format, options.encoder_quality, keep, spend=True)
+
+
+def _tag(state: State, upload: Upload[EnhanceOptions], image: bytes, camera: str, wanted: Format | None) -> str:
+    """The entity tag of an answer: of all that its bytes depend on, and known before anything is decoded."""
+    options = upload.options.model_copy(update={"camera": camera, "format": wanted})
+    generator = state.catalogue[camera]
+    return entity_tag(
+        image,
+        upload.reference or b"",
+        options.model_dump_json(),
+        state.catalogue.file_sha256(camera),
+        generator.device,
+        generator.provider,
+        answers_depend_on(),
+    )
 
 
 def outcome_headers(outcome: Outcome) -> dict[str, str]:
@@ -90,24 +181,12 @@ def outcome_headers(outcome: Outcome) -> dict[str, str]:
     }
 
 
-def accepted_format(accept: str) -> Format | None:
-    """Return the supported format that an Accept header names with the highest weight, None where it names none.
+def accepted_format(accept: str, own: str) -> Format | None:
+    """Return the format that an Accept header asks for, None where a picture's own will do.
 
-    A wildcard, or a header that names only other types, leaves the format as it came (RFC 9110, 12.5.1 lets a server
-    disregard the header).
+    Args:
+        accept: the header.
+        own: the picture's own format, which need not be one that can be written.
     """
-    best: tuple[float, Format] | None = None
-    for entry in accept.split(","):
-        kind, *parameters = (part.strip().lower() for part in entry.split(";"))
-        weight = 1.0
-        for parameter in parameters:
-            name, _, value = parameter.partition("=")
-            if name.strip() == "q":
-                try:
-                    weight = float(value)
-                except ValueError:
-                    weight = 0.0
-        for format_ in FORMATS:
-            if kind == media_type(format_) and weight > 0 and (best is None or weight > best[0]):
-                best = weight, format_
-    return None if best is None else best[1]
+    chosen = accepted(accept, f"image/{own}", [media_type(format_) for format_ in FORMATS])
+    return next((format_ for format_ in FORMATS if media_type(format_) == chosen and format_ != own), None)

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Header, Request, Response
 from service.alignment import align
 from service.codec import FORMATS, Picture, as_srgb, decode, encode, media_type
 from service.codec import Header as PictureHeader
+from service.negotiation import accepted
 from service.pipeline import Outcome
 from service.problems import MalformedRequest, documented
 from service.quality import colour_difference, psnr, require_same_size, seam_index, ssim
-from service.routes.enhance import accepted_format, outcome_headers
+from service.routes.enhance import outcome_headers
 from service.routes.upload import Cancellation, Upload, form_schema, read_upload, run_in_thread
 from service.schemas import Alignment, EvaluateOptions, Evaluation, Gain, Scores
 from service.state import State, state_of
@@ -25,6 +26,7 @@ Image = npt.NDArray[np.uint8]
 
 @router.post(
     "/evaluate",
+    operation_id="evaluate",
     summary="Measure a picture against a reference, before and after",
     response_model=Evaluation,
     responses={
@@ -81,16 +83,17 @@ def _work(
                 inliers=aligned.inliers, left=aligned.left, top=aligned.top, width=width, height=height
             )
         scores = _scores(before, reference), _scores(after, reference)
-    wanted = accepted_format(accept)
+    kind = accepted(accept, "application/json", [media_type(name) for name in FORMATS])
+    wanted = next((name for name in FORMATS if media_type(name) == kind), None)
     if wanted is not None:
         sides = side_by_side(before, after, reference)
         picture = Picture(sides, PictureHeader(wanted, sides.shape[0], sides.shape[1]))
-        body, kind = encode(picture, wanted, keep_metadata=False), media_type(wanted)
+        body = encode(picture, wanted, keep_metadata=False)
     else:
         answer = _answer(outcome, scores, seams, alignment, watch)
-        body, kind = answer.model_dump_json().encode(), "application/json"
+        body = answer.model_dump_json().encode()
     watch.observe(state.metrics)
-    headers = {**outcome_headers(outcome), "Server-Timing": watch.server_timing()}
+    headers = {**outcome_headers(outcome), "Server-Timing": watch.server_timing(), "Cache-Control": "no-store"}
     return Response(body, media_type=kind, headers=headers)
 
 

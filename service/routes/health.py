@@ -7,21 +7,28 @@ from service.state import state_of
 
 router = APIRouter()
 
+_NOW = {"Cache-Control": "no-store"}
+"""What is true now is no news later."""
 
-@router.get("/livez", summary="Is the process alive?", responses={503: {"model": Liveness}})
-@router.get("/healthz", summary="The same as /livez", responses={503: {"model": Liveness}})
+
+@router.get("/livez", operation_id="livez", summary="Is the process alive?", responses={503: {"model": Liveness}})
+@router.get("/healthz", operation_id="healthz", summary="The same as /livez", responses={503: {"model": Liveness}})
 async def livez(request: Request, response: Response) -> Liveness:
     """Answer 200 while the event loop and the inference threads run, else 503: restart it."""
     alive = state_of(request).alive
     response.status_code = 200 if alive else 503
+    response.headers.update(_NOW)
     return Liveness(alive=alive)
 
 
-@router.get("/readyz", summary="Does it take pictures now?", responses={503: {"model": Readiness}})
+@router.get(
+    "/readyz", operation_id="readyz", summary="Does it take pictures now?", responses={503: {"model": Readiness}}
+)
 async def readyz(request: Request, response: Response) -> Readiness:
     """Answer 200 once the generators are loaded and warm, 503 with reasons before, and while it shuts down."""
     state = state_of(request)
     reasons = state.not_ready
+    response.headers.update(_NOW)
     if reasons:
         response.status_code = 503
     if state.loaded is None:
@@ -36,7 +43,15 @@ async def readyz(request: Request, response: Response) -> Readiness:
     )
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": "pix2dslr_tiles_total 1189.0\n"}}}
+    },
+)
 async def metrics(request: Request) -> Response:
     """Answer the metrics in Prometheus' text format."""
-    return Response(state_of(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(state_of(request).metrics.text(), 200, _NOW, "text/plain; version=0.0.4; charset=utf-8")

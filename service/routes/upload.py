@@ -1,23 +1,30 @@
 """Reads a request's pictures and options, and runs its work in a thread until the client hangs up."""
 
-from collections.abc import Callable
+import threading
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import anyio
 import anyio.to_thread
 from fastapi import Request
 from pydantic import BaseModel
-from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 
+from service.archive import File, Limits, TooManyFiles, is_zip, read_zip
 from service.codec import FORMATS, media_type
-from service.problems import MalformedRequest
+from service.problems import MalformedRequest, UnsupportedMediaType
 from service.scheduler import Job
+from service.schemas import IF_NONE_MATCH
 
 Options = TypeVar("Options", bound=BaseModel)
 Result = TypeVar("Result")
 
 _MAX_FIELDS: Final = 32
+_ANY_TYPE: Final = "application/octet-stream"
+_ZIP_TYPES: Final = ("application/zip", "application/x-zip-compressed")
 
 
 @dataclass(frozen=True)
@@ -25,70 +32,132 @@ class Upload(Generic[Options]):
     """What came with a request.
 
     Attributes:
-        image: the picture's file.
+        files: the pictures, at least one.
+        several: whether they came as several files or in a zip, and are answered in one.
         reference: the reference's file, None where none came.
         options: the rest.
     """
 
-    image: bytes
+    files: Sequence[File]
+    several: bool
     reference: bytes | None
     options: Options
 
+    @property
+    def image(self) -> bytes:
+        """The first picture's file, the only one unless there are several."""
+        return self.files[0].read()
 
-async def read_upload(request: Request, options: type[Options]) -> Upload[Options]:
-    """Read a multipart form with the file `image` and perhaps `reference`, or a raw picture as body.
+
+async def read_upload(request: Request, options: type[Options], limits: Limits | None = None) -> Upload[Options]:
+    """Read a multipart form with the file `image` and perhaps `reference`, or a raw picture or zip as body.
 
     Options are form fields or query parameters; a form field wins.
 
+    Args:
+        request: the request.
+        options: their model.
+        limits: of several pictures; None takes one alone.
+
     Raises:
+        UnsupportedMediaType: the body is neither, or packed.
         MalformedRequest: there is no picture, or a part is of the wrong kind.
+        MalformedZip, TooManyFiles, UnzippedTooLarge: as `read_zip`.
         ValidationError: an option can't be used.
     """
     fields: dict[str, Any] = dict(request.query_params)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind.startswith("image/") or kind == "application/octet-stream":
-        files = {"image": await request.body()}
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType("Send the body without Content-Encoding.", {"Accept-Encoding": "identity"})
+    # a body without a type may be taken for what it looks like (RFC 9110, 8.3)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower() or _ANY_TYPE
+    if kind.startswith("image/") or kind in (_ANY_TYPE, *_ZIP_TYPES):
+        images, reference = [("image", await request.body())], None
     elif kind == "multipart/form-data":
-        files = {}
-        async with request.form(max_files=_MAX_FIELDS, max_fields=_MAX_FIELDS) as form:
-            for name, value in form.multi_items():
-                if isinstance(value, UploadFile):
-                    if name not in ("image", "reference"):
-                        raise MalformedRequest("The only files are image and reference.")
-                    if name in files:
-                        raise MalformedRequest(f"There is more than one file {name}.")
-                    files[name] = await value.read()
-                elif name in ("image", "reference"):
-                    raise MalformedRequest(f"The part {name} is text: send a file (curl: -F {name}=@photo.jpg).")
-                else:
-                    fields[name] = value
+        images, reference = await _read_form(request, fields, 1 if limits is None else limits.files)
     else:
-        raise MalformedRequest("Send multipart/form-data with a file image, or a picture as body with its image/ type.")
-    if not files.get("image"):
+        accepted = "multipart/form-data" if limits is None else "multipart/form-data, image/*, application/zip"
+        raise UnsupportedMediaType(
+            "Send multipart/form-data with a file image, or a picture as body with its image/ type.",
+            {"Accept-Post": accepted},
+        )
+    if not images or not all(data for _, data in images):
         raise MalformedRequest("The file image is missing or empty.")
-    if files.get("reference") == b"":
+    if reference == b"":
         raise MalformedRequest("The file reference is empty.")
-    return Upload(files["image"], files.get("reference"), options.model_validate(fields))
+    files = [File(name, partial(bytes, data)) for name, data in images]
+    several = len(files) > 1
+    if limits is not None and any(is_zip(data) for _, data in images):
+        if several:
+            raise MalformedRequest("A zip comes alone: send one zip, or several pictures.")
+        # in a thread: looking through tens of megabytes would hold up everyone else
+        files, several = await anyio.to_thread.run_sync(read_zip, images[0][1], limits), True
+    elif kind in _ZIP_TYPES:
+        raise MalformedRequest("The body is no zip.")
+    if several and reference is not None:
+        raise MalformedRequest("A reference goes with one picture.")
+    return Upload(files, several, reference, options.model_validate(fields))
+
+
+async def _read_form(
+    request: Request, fields: dict[str, Any], most: int
+) -> tuple[list[tuple[str, bytes]], bytes | None]:
+    """Read a form: the pictures by name, and the reference; its other fields are added to `fields`."""
+    images: list[tuple[str, bytes]] = []
+    reference: bytes | None = None
+    try:
+        async with request.form(max_files=most + _MAX_FIELDS, max_fields=_MAX_FIELDS) as form:
+            for name, value in form.multi_items():
+                if isinstance(value, str):
+                    if name in ("image", "reference"):
+                        raise MalformedRequest(f"The part {name} is text: send a file (curl: -F {name}=@photo.jpg).")
+                    fields[name] = value
+                elif name == "image":
+                    images.append((value.filename or "image", await value.read()))
+                elif name != "reference":
+                    raise MalformedRequest("The only files are image and reference.")
+                elif reference is not None:
+                    raise MalformedRequest("There is more than one file reference.")
+                else:
+                    reference = await value.read()
+    except HTTPException as error:
+        if error.detail.startswith("Too many files"):
+            raise TooManyFiles(most) from error
+        raise
+    if len(images) > most:
+        if most == 1:
+            raise MalformedRequest("There is more than one file image.")
+        raise TooManyFiles(most)
+    return images, reference
 
 
 class Cancellation:
-    """Carries a client's hanging up to the job that works for it, whichever comes first."""
+    """Carries a client's hanging up to the jobs that work for it, whichever comes first."""
 
     def __init__(self) -> None:
-        self._job: Job | None = None
+        self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
+        self._lock = threading.Lock()
         self._cancelled = False
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the client hung up."""
+        return self._cancelled
 
     def attach(self, job: Job) -> None:
         """Cancel this job when the client hangs up, or now where it has."""
-        self._job = job
-        if self._cancelled:
+        with self._lock:
+            self._jobs.add(job)
+            cancelled = self._cancelled
+        if cancelled:
             job.cancel()
 
     def cancel(self) -> None:
         """The client hung up."""
-        self._cancelled = True
-        if self._job is not None:
-            self._job.cancel()
+        with self._lock:
+            self._cancelled = True
+            jobs = list(self._jobs)
+        for job in jobs:
+            job.cancel()
 
 
 async def run_in_thread(request: Request, work: Callable[[Cancellation], Result]) -> Result:
@@ -119,19 +188,29 @@ async def run_in_thread(request: Request, work: Callable[[Cancellation], Result]
     return result[0]
 
 
+BINARY: Final = {"type": "string", "format": "binary"}
+"""A file, in OpenAPI."""
+
+
 def form_schema(options: type[BaseModel], reference: str, *, reference_required: bool) -> dict[str, Any]:
-    """Describe the request body for OpenAPI.
+    """Describe the request body, and the headers and options beside it, for OpenAPI.
 
     Args:
         options: the model of the form's fields.
         reference: what the file `reference` is for.
         reference_required: whether there is nothing to do without it; a raw body, which holds one file, is then none.
     """
-    file = {"type": "string", "format": "binary"}
     schema = options.model_json_schema()
+    one = {**BINARY, "description": "A JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF picture."}
+    several = {
+        "type": "array",
+        "items": BINARY,
+        "minItems": 1,
+        "description": "A picture, several, or one zip of them. Several, and a zip, are answered in a zip.",
+    }
     properties = {
-        "image": {**file, "description": "A JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF picture."},
-        "reference": {**file, "description": reference},
+        "image": one if reference_required else several,
+        "reference": {**BINARY, "description": reference},
         **schema["properties"],
     }
     required = ["image", "reference"] if reference_required else ["image"]
@@ -139,10 +218,18 @@ def form_schema(options: type[BaseModel], reference: str, *, reference_required:
     content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
     described: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
     if not reference_required:
-        content |= {media_type(format_): {"schema": file} for format_ in FORMATS}
+        content |= {media_type(format_): {"schema": BINARY} for format_ in FORMATS}
+        content |= {_ANY_TYPE: {"schema": BINARY}, _ZIP_TYPES[0]: {"schema": BINARY}}
         # a raw body leaves the options to the query
         described["parameters"] = [
-            {"name": name, "in": "query", "required": False, "schema": entry}
+            {"name": name, "in": "query", "required": False, **_described_once(entry)}
             for name, entry in schema["properties"].items()
         ]
+        described["parameters"].append(IF_NONE_MATCH)
     return described
+
+
+def _described_once(entry: dict[str, Any]) -> dict[str, Any]:
+    """Lift a property's description from its schema to the parameter, where pages and clients look for it."""
+    rest = {name: value for name, value in entry.items() if name != "description"}
+    return {"schema": rest, "description": entry.get("description", "")}

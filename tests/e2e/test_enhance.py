@@ -83,6 +83,8 @@ def test_every_format_to_every_format(
         ("text/html, */*", "JPEG"),
         ("image/jxl, image/png", "PNG"),
         ("image/avif;q=0.9, image/png;q=0.8", "AVIF"),
+        ("image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5", "JPEG"),
+        ("image/jpeg;q=0, image/webp;q=0.1", "WEBP"),
     ],
 )
 def test_the_accept_header_chooses(

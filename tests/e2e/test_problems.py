@@ -55,9 +55,12 @@ PROBLEMS: list[tuple[str, int, str, dict[str, Any]]] = [
     ("malformed-request", 400, "/enhance", {"data": {"image": "text"}, "files": {"reference": GOOD}}),
     ("malformed-request", 400, "/enhance", {"files": {"image": b""}}),
     ("malformed-request", 400, "/enhance", {"files": {"picture": GOOD}}),
-    ("malformed-request", 400, "/enhance", {"files": [("image", GOOD), ("image", GOOD)]}),
+    ("malformed-request", 400, "/enhance", {"files": [("image", GOOD), ("reference", GOOD), ("reference", GOOD)]}),
+    ("malformed-request", 400, "/evaluate", {"files": [("image", GOOD), ("image", GOOD), ("reference", GOOD)]}),
     ("malformed-request", 400, "/enhance", {"files": {"image": GOOD, "reference": b""}}),
-    ("malformed-request", 400, "/enhance", {"json": {"image": "x"}}),
+    ("unsupported-media-type", 415, "/enhance", {"json": {"image": "x"}}),
+    ("unsupported-media-type", 415, "/evaluate", {"data": {"image": "x"}}),
+    ("unsupported-media-type", 415, "/enhance", {"content": b"x", "headers": {"Content-Encoding": "gzip"}}),
     ("malformed-request", 400, "/enhance", {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}),
     (
         "malformed-request",
@@ -111,6 +114,7 @@ def test_problem(limited: Server, name: str, status: int, path: str, request_: d
 def test_every_documented_problem_is_met_by_a_test() -> None:
     here = {name for name, *_ in PROBLEMS}
     below = {"queue-full", "deadline-exceeded", "not-ready", "inference-failed"}
+    below |= {"malformed-zip", "too-many-files", "unzipped-too-large", "unusable-entry"}  # in test_batch.py
     # tests/service meets them, since no request is known that does in every installation
     elsewhere = {"internal-error", "not-writable"}
     assert {each.type for each in all_problems()} == here | below | elsewhere

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from service import problems
 from service.middleware import CountRequests, RequestId
-from service.routes.enhance import accepted_format
+from service.schemas import ProblemDetails
 from service.settings import Settings
 from service.state import State
 
@@ -43,18 +43,10 @@ def test_each_problem_has_a_name_of_its_own() -> None:
     assert len({problem.type for problem in every}) == len(every)
 
 
-@pytest.mark.parametrize(
-    ("accept", "format_"),
-    [
-        ("*/*", None),
-        ("", None),
-        ("image/*;q=0.8", None),
-        ("image/png;q=0", None),
-        ("image/png;q=x", None),
-        ("IMAGE/PNG", "png"),
-        ("image/jpeg;q=0.2,image/png;level=1;q=0.3", "png"),
-        ("image/jpeg,image/png", "jpeg"),
-    ],
-)
-def test_accept(accept: str, format_: str | None) -> None:
-    assert accepted_format(accept) == format_
+def test_each_problem_has_an_example_of_its_own_words() -> None:
+    told = problems.examples()
+    assert told.keys() == {problem.type for problem in problems.all_problems()}
+    for name, example in told.items():
+        assert example["type"] == f"urn:pix2dslr:problem:{name}"
+        ProblemDetails.model_validate(example)
+    assert told["malformed-request"]["detail"] == "The file image is missing or empty."

@@ -1,0 +1,233 @@
+"""Zips: one that comes in is read within limits, one that goes out is written piece by piece. No I/O, no threads."""
+
+import io
+import re
+import stat
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Final
+
+_SIGNATURES: Final = (b"PK\x03\x04", b"PK\x05\x06")
+"""How a zip begins, and how an empty one does."""
+_DIRECTORY_ENTRY: Final = b"PK\x01\x02"
+_ENCRYPTED: Final = 1 << 0
+_LONGEST_NAME: Final = 200
+"""Bytes of a file's or folder's name; file systems hold 255 or more, and numbering needs a few."""
+_DEEPEST: Final = 16
+"""Names in a path; of a deeper one the last ones stay."""
+
+# what Windows forbids in names, and control characters, which no name needs
+_FORBIDDEN: Final = re.compile(r'[\x00-\x1f\x7f<>:"|?*]')
+_DEVICE: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_LITTER: Final = re.compile(r"(^|/)(__MACOSX/|\._|\.DS_Store$|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
+
+
+class MalformedZip(Exception):
+    """The zip can't be read; the message says why in words for the client."""
+
+
+class TooManyFiles(Exception):
+    """More files than are taken at once.
+
+    Attributes:
+        limit: how many are.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} files")
+        self.limit = limit
+
+
+class UnzippedTooLarge(Exception):
+    """A zip's files claim more bytes than are allowed.
+
+    Attributes:
+        claimed: how many, all together.
+        limit: how many are allowed.
+    """
+
+    def __init__(self, claimed: int, limit: int) -> None:
+        super().__init__(f"{claimed} bytes unzipped, and {limit} are allowed")
+        self.claimed = claimed
+        self.limit = limit
+
+
+class UnusableEntry(Exception):
+    """One file of a zip can't be had; the message says why in words for the client."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a zip may hold.
+
+    Attributes:
+        files: how many.
+        file_bytes: of one of them, unzipped.
+        total_bytes: of all together, unzipped.
+    """
+
+    files: int
+    file_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that came with a request.
+
+    Attributes:
+        name: as it came; in an answer only through `Names`.
+        read: gives its bytes; one of a zip is unzipped then and raises `UnusableEntry` where it can't be.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+
+def is_zip(data: bytes) -> bool:
+    """Whether a file begins as a zip."""
+    return data.startswith(_SIGNATURES)
+
+
+def read_zip(data: bytes, limits: Limits) -> list[File]:
+    """List a zip's files; nothing is unzipped yet. Folders and what systems leave in zips are passed over.
+
+    Args:
+        data: the whole zip.
+        limits: what is checked by what the zip's directory claims; `File.read` gives no more than is claimed.
+
+    Raises:
+        MalformedZip, TooManyFiles, UnzippedTooLarge: see each.
+    """
+    # zipfile makes an object of half a kilobyte of each entry as it opens; the signatures bound them beforehand.
+    # Twice and a few more: folders are no files, and the four bytes may stand in a picture by chance.
+    if data.count(_DIRECTORY_ENTRY) > 2 * limits.files + 100:
+        raise TooManyFiles(limits.files)
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except Exception as error:
+        raise MalformedZip("Send the whole, undamaged zip.") from error
+    entries = [entry for entry in archive.infolist() if not entry.is_dir() and not _LITTER.search(entry.filename)]
+    if len(entries) > limits.files:
+        raise TooManyFiles(limits.files)
+    claimed = sum(entry.file_size for entry in entries)
+    if claimed > limits.total_bytes:
+        raise UnzippedTooLarge(claimed, limits.total_bytes)
+    if not entries:
+        raise MalformedZip("It holds no files.")
+    return [File(entry.filename, partial(_unzip, archive, entry, limits.file_bytes)) for entry in entries]
+
+
+def _unzip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes:
+    if entry.flag_bits & _ENCRYPTED:
+        raise UnusableEntry("It is encrypted: zip it without a password.")
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        raise UnusableEntry("It is a link: put the picture itself into the zip.")
+    # Python's other decompressors can't be told where to stop, and would unzip a bomb whole
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UnusableEntry("It is compressed in a way that is not supported: use deflate, as zips usually do.")
+    if entry.file_size > most:
+        raise UnusableEntry(f"It is too large: send files of at most {most} bytes.")
+    try:
+        with archive.open(entry) as file:
+            # with a size, so that no more than that is inflated even where the directory lies
+            data = file.read(entry.file_size) if entry.file_size else b""
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise UnusableEntry("It is damaged: zip it again.") from error
+    if len(data) < entry.file_size:
+        raise UnusableEntry("It is damaged: zip it again.")
+    if is_zip(data):
+        raise UnusableEntry("It is a zip itself, which is not opened: put its pictures into the outer one.")
+    return data
+
+
+def safe_name(name: str) -> str:
+    """Return a relative path that any system can unzip, inside the folder that it unzips to.
+
+    Folders are kept; what leads out of them (`..`, a root, a drive) is left out.
+    """
+    parts = [_safe_part(part) for part in name.replace("\\", "/").split("/")]
+    return "/".join([part for part in parts if part][-_DEEPEST:]) or "picture"
+
+
+def _safe_part(part: str) -> str:
+    clean = _FORBIDDEN.sub("_", part.encode(errors="replace").decode()).strip(" ").rstrip(". ")
+    if re.fullmatch(r"[A-Za-z]_", clean) and part[1:2] == ":":  # a drive
+        return ""
+    if _DEVICE.fullmatch(clean):
+        clean = f"_{clean}"
+    if len(clean.encode()) > _LONGEST_NAME:
+        suffix = PurePosixPath(clean).suffix[:10]
+        clean = clean.encode()[: _LONGEST_NAME - len(suffix.encode())].decode(errors="ignore") + suffix
+    return clean
+
+
+class Names:
+    """Gives out names for the files of a zip: safe, of the right suffix, each once whatever its case."""
+
+    def __init__(self) -> None:
+        self._taken = {"errors.json"}
+
+    def take(self, name: str, suffixes: tuple[str, ...] = ()) -> str:
+        """Return a name for a file.
+
+        Args:
+            name: as it came.
+            suffixes: those that fit what the file holds; the first one replaces any other. None stand for any.
+        """
+        path = PurePosixPath(safe_name(name))
+        if suffixes and path.suffix.lower() not in suffixes:
+            path = path.with_name(f"{path.stem}{suffixes[0]}")
+        free, number = path, 1
+        while str(free).casefold() in self._taken:
+            number += 1
+            free = path.with_name(f"{path.stem} ({number}){path.suffix}")
+        self._taken.add(str(free).casefold())
+        return str(free)
+
+
+class ZipWriter:
+    """Writes a zip to nowhere in particular: each call gives the bytes that come next."""
+
+    def __init__(self) -> None:
+        self._sink = _Sink()
+        # Nothing is compressed, since pictures are already; yet entries are deflated ones, of level 0: a stored entry
+        # whose size follows it, as it must in a stream, is refused by Java's and other streaming readers.
+        self._zip = zipfile.ZipFile(self._sink, "w")
+
+    def add(self, name: str, data: bytes) -> list[bytes]:
+        """Give an entry."""
+        entry = zipfile.ZipInfo(name, time.localtime()[:6])
+        entry.external_attr = (stat.S_IFREG | 0o644) << 16
+        self._zip.writestr(entry, data, zipfile.ZIP_DEFLATED, compresslevel=0)
+        return self._sink.take()
+
+    def close(self) -> list[bytes]:
+        """Give the directory, with which the zip ends."""
+        self._zip.close()
+        return self._sink.take()
+
+
+class _Sink(io.RawIOBase):
+    """A file that can't be sought in and forgets what was taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int:
+        piece = bytes(data)  # type: ignore[call-overload]
+        self._pieces.append(piece)
+        return len(piece)
+
+    def take(self) -> list[bytes]:
+        taken, self._pieces = self._pieces, []
+        return taken

@@ -1,0 +1,153 @@
+"""Several pictures in, one zip out, written while it is made."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import anyio.to_thread
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from service import problems
+from service.archive import File, Names, ZipWriter
+from service.codec import Format
+from service.routes.upload import Cancellation
+from service.scheduler import QueueFull
+from service.schemas import BatchError, BatchErrors
+
+log = logging.getLogger(__name__)
+
+ERRORS: Final = "errors.json"
+"""The zip's last entry."""
+
+UNDER_WAY: Final = 4
+"""Pictures of a request that are worked on at a time: one decoded and one encoded while others have the device."""
+
+Work = Callable[[bytes, Cancellation], tuple[bytes, Format]]
+"""Enhances one file, in a thread of its own."""
+
+
+@dataclass(frozen=True)
+class _Done:
+    index: int
+    outcome: tuple[bytes, Format] | Exception
+
+
+class EnhancedZip(StreamingResponse):
+    """A zip of enhanced pictures, each in it as soon as it is done.
+
+    No more results than `UNDER_WAY` wait for the client to read. A picture that fails is told in `errors.json`, the
+    last entry, and costs the others nothing. A client that hangs up cancels what is under way.
+    """
+
+    media_type = "application/zip"
+
+    def __init__(
+        self,
+        files: Sequence[File],
+        work: Work,
+        limiter: anyio.CapacityLimiter,
+        patience_s: float,
+        format_: Format | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare the answer; the work begins when it is sent.
+
+        Args:
+            files: the pictures.
+            work: enhances one.
+            limiter: of the threads.
+            patience_s: seconds that a picture may wait for room in the queue, beyond its own time.
+            format_: what all are answered in, None where each is answered as it came.
+            headers: of the answer.
+        """
+        super().__init__((), headers={"Content-Disposition": 'attachment; filename="enhanced.zip"', **(headers or {})})
+        self._files = files
+        self._work = work
+        self._limiter = limiter
+        self._patience_s = patience_s
+        # numbered in the order that they came in, whichever is done first
+        planned, suffixes = Names(), () if format_ is None else suffixes_of(format_)
+        self._names = [planned.take(file.name, suffixes) for file in files]
+        self._cancellation = Cancellation()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Answer; an ASGI application."""
+
+        async def watch_client() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self._cancellation.cancel()
+            group.cancel_scope.cancel()
+
+        results, done = anyio.create_memory_object_stream[_Done](0)
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch_client)
+            try:
+                todo = iter(enumerate(self._files))
+                async with results, done:
+                    for _ in range(min(UNDER_WAY, len(self._files))):
+                        group.start_soon(self._enhance_next, todo, results.clone())
+                    results.close()
+                    await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                    await self._write(done, send)
+            except OSError:  # how a server may tell that the client hung up
+                log.debug("the client hung up")
+            finally:
+                self._cancellation.cancel()
+            group.cancel_scope.cancel()
+
+    async def _enhance_next(self, todo: Iterator[tuple[int, File]], results: MemoryObjectSendStream[_Done]) -> None:
+        async with results:
+            for index, file in todo:
+                try:
+                    outcome: tuple[bytes, Format] | Exception = await self._enhance(file)
+                except Exception as error:  # noqa: BLE001  whatever it is, it costs one picture
+                    outcome = error
+                try:
+                    await results.send(_Done(index, outcome))
+                except anyio.BrokenResourceError:  # nobody reads any more
+                    return
+
+    async def _enhance(self, file: File) -> tuple[bytes, Format]:
+        waited = 0
+        while True:
+            try:
+                return await anyio.to_thread.run_sync(
+                    lambda: self._work(file.read(), self._cancellation), limiter=self._limiter
+                )
+            except QueueFull as full:
+                # the client has sent all its pictures and can't come back with one: it is done here in its stead
+                waited += full.retry_after
+                if waited > self._patience_s:
+                    raise
+                await anyio.sleep(full.retry_after)
+
+    async def _write(self, done: MemoryObjectReceiveStream[_Done], send: Send) -> None:
+        writer, names = ZipWriter(), Names()
+        errors: list[BatchError] = []
+
+        async def send_all(pieces: list[bytes]) -> None:
+            for piece in pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+        async for result in done:
+            if isinstance(result.outcome, Exception):
+                name = self._files[result.index].name.encode(errors="replace").decode()
+                errors.append(BatchError(index=result.index, name=name, **problems.details(result.outcome)))
+                continue
+            data, format_ = result.outcome
+            name = names.take(self._names[result.index], suffixes_of(format_))
+            await send_all(await anyio.to_thread.run_sync(writer.add, name, data, limiter=self._limiter))
+        told = BatchErrors(errors=sorted(errors, key=lambda error: error.index))
+        await send_all(writer.add(ERRORS, told.model_dump_json(indent=1).encode()))
+        await send_all(writer.close())
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def suffixes_of(format_: Format) -> tuple[str, ...]:
+    """Return the suffixes that files of a format have, the usual one first."""
+    return {"jpeg": (".jpg", ".jpeg"), "tiff": (".tif", ".tiff")}.get(format_, (f".{format_}",))

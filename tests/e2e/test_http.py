@@ -1,0 +1,162 @@
+"""What HTTP asks of every resource: conditions, methods, other origins."""
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import Serve, Server, noise, png
+from tests.e2e.test_problems import GOOD, problem
+
+PAGE = "https://photos.example"
+
+
+def test_who_has_the_answer_gets_304_and_nothing_is_computed(server: Server) -> None:
+    picture = {"image": png(noise(200, 200))}
+    with server.client() as client:
+        first = client.post("/enhance", files=picture)
+        tag = first.headers["etag"]
+        assert first.headers["cache-control"] == "private, no-cache"
+        assert first.headers["vary"] == "Accept"
+        tiles = server.metric("pix2dslr_tiles_total")
+        for known in (tag, f"W/{tag}", f'"other", {tag}'):
+            again = client.post("/enhance", files=picture, headers={"If-None-Match": known})
+            assert (again.status_code, again.content) == (304, b"")
+            assert again.headers["etag"] == tag
+            assert again.headers["vary"] == "Accept"
+            assert again.headers["cache-control"] == first.headers["cache-control"]
+            assert "content-type" not in again.headers
+        assert server.metric("pix2dslr_tiles_total") == tiles
+        for unknown in ('"other"', "*"):
+            computed = client.post("/enhance", files=picture, headers={"If-None-Match": unknown})
+            assert computed.status_code == 200
+            assert computed.headers["etag"] == tag
+            assert computed.content == first.content, "the tag is a strong one"
+
+
+def test_the_tag_depends_on_all_that_the_answer_does(server: Server) -> None:
+    picture = noise(40, 40)
+    asked: list[tuple[dict[str, str], dict[str, str]]] = [
+        ({}, {}),
+        ({"camera": "sony"}, {}),
+        ({"strength": "0.5"}, {}),
+        ({"overlap": "max"}, {}),
+        ({"format": "jpeg"}, {}),
+        ({"format": "jpeg", "encoder_quality": "50"}, {}),
+        ({"metadata": "strip"}, {}),
+        ({}, {"Accept": "image/webp"}),
+    ]
+    with server.client() as client:
+
+        def tag(data: dict[str, str], headers: dict[str, str], **files: bytes) -> str:
+            files = {"image": png(picture), **files}
+            return client.post("/enhance", files=files, data=data, headers=headers).headers["etag"]
+
+        tags = [tag(*each) for each in asked]
+        tags += [tag({}, {}, image=png(noise(40, 40, 1))), tag({}, {}, reference=png(picture))]
+        assert len(set(tags)) == len(tags)
+        assert tag({"camera": "iphone", "strength": "1"}, {"Accept": "*/*"}) == tags[0], (
+            "what is said and what is meant"
+        )
+        raw = client.post("/enhance", content=png(picture), headers={"Content-Type": "image/png"})
+        assert raw.headers["etag"] == tags[0], "however it was sent"
+
+
+def test_another_generator_gives_another_tag(server: Server, identity_server: Server) -> None:
+    tags = set()
+    for each in (server, identity_server):
+        with each.client() as client:
+            tags.add(client.post("/enhance", files={"image": GOOD}).headers["etag"])
+    assert len(tags) == 2
+
+
+def test_what_may_be_kept(client: httpx.Client) -> None:
+    cameras = client.get("/cameras")
+    assert cameras.headers["cache-control"] == "no-cache"
+    again = client.get("/cameras", headers={"If-None-Match": cameras.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    for path in ("/livez", "/healthz", "/readyz", "/metrics", "/nowhere"):
+        assert client.get(path).headers["cache-control"] == "no-store", path
+    assert client.post("/enhance", files={"image": b"x"}).headers["cache-control"] == "no-store"
+    scores = client.post("/evaluate", files={"image": GOOD, "reference": GOOD})
+    assert scores.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/cameras", "/livez", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
+def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
+    get, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    if path != "/metrics":  # whose numbers grow
+        assert head.headers["content-length"] == get.headers["content-length"]
+        assert head.headers.get("etag") == get.headers.get("etag")
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        ("/enhance", "POST, OPTIONS"),
+        ("/evaluate", "POST, OPTIONS"),
+        ("/cameras", "GET, HEAD, OPTIONS"),
+        ("/metrics", "GET, HEAD, OPTIONS"),
+        ("/openapi.json", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_the_methods_of_each_path(client: httpx.Client, path: str, allow: str) -> None:
+    options = client.options(path)
+    assert (options.status_code, options.content) == (204, b"")
+    assert options.headers["allow"] == allow
+    for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} - set(allow.split(", ")):
+        refused = client.request(method, path)
+        assert refused.status_code == 405
+        assert refused.headers["allow"] == allow
+        if method != "HEAD":
+            problem(refused, "method-not-allowed", 405)
+
+
+def test_a_path_that_is_not_there_has_no_methods(client: httpx.Client) -> None:
+    assert client.options("/nowhere").status_code == 404
+    assert client.head("/nowhere").status_code == 404
+    assert client.head("/nowhere").content == b""
+
+
+def test_a_body_of_the_wrong_kind_is_told_what_is_taken(client: httpx.Client) -> None:
+    assert client.post("/enhance", json={}).headers["accept-post"] == "multipart/form-data, image/*, application/zip"
+    packed = client.post("/enhance", content=GOOD, headers={"Content-Encoding": "gzip", "Content-Type": "image/png"})
+    assert packed.headers["accept-encoding"] == "identity"
+    assert client.post("/enhance", content=GOOD).status_code == 200, "without a type it is what it looks like"
+
+
+def preflight(client: httpx.Client, origin: str, **more: str) -> httpx.Response:
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST", **more}
+    return client.options("/enhance", headers=headers)
+
+
+def test_pages_of_other_origins_are_kept_out_until_configured(client: httpx.Client) -> None:
+    for answer in (preflight(client, PAGE), client.post("/enhance", files={"image": GOOD}, headers={"Origin": PAGE})):
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+def test_pages_of_configured_origins_may_use_it_and_read_its_headers(
+    serve_session: Serve, identity_folder: object
+) -> None:
+    server = serve_session(models=identity_folder, cors_origins=f"{PAGE}, http://localhost:5173", max_body_bytes=10_000)
+    with server.client() as client:
+        allowed = preflight(client, PAGE, **{"Access-Control-Request-Headers": "if-none-match, content-type"})
+        assert allowed.status_code == 200
+        assert allowed.headers["access-control-allow-origin"] == PAGE
+        assert "POST" in allowed.headers["access-control-allow-methods"]
+        assert "access-control-allow-credentials" not in allowed.headers
+        refused = preflight(client, "https://elsewhere.example")
+        assert "access-control-allow-origin" not in refused.headers
+
+        done = client.post("/enhance", files={"image": GOOD}, headers={"Origin": PAGE})
+        assert done.headers["access-control-allow-origin"] == PAGE
+        assert done.headers["vary"] == "Accept, Origin"
+        exposed = set(done.headers["access-control-expose-headers"].lower().split(", "))
+        ours = {name for name in done.headers if name.startswith("x-") or name in ("etag", "server-timing")}
+        assert ours <= exposed
+        failed = client.post("/enhance", files={"image": b"x" * 20_000}, headers={"Origin": PAGE})
+        problem(failed, "body-too-large", 413)
+        assert failed.headers["access-control-allow-origin"] == PAGE, "its page can read what was wrong"
+        other = client.post("/enhance", files={"image": GOOD}, headers={"Origin": "https://elsewhere.example"})
+        assert "access-control-allow-origin" not in other.headers
+    assert server.stop() == 0

@@ -1,0 +1,216 @@
+import io
+import shutil
+import stat
+import struct
+import subprocess
+import tracemalloc
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.archive import (
+    Limits,
+    MalformedZip,
+    Names,
+    TooManyFiles,
+    UnusableEntry,
+    UnzippedTooLarge,
+    ZipWriter,
+    is_zip,
+    read_zip,
+    safe_name,
+)
+
+LIMITS = Limits(files=10, file_bytes=1000, total_bytes=5000)
+
+
+def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def test_files_come_with_their_names_and_what_systems_leave_does_not() -> None:
+    data = zipped(
+        {
+            "a.jpg": b"1",
+            "in/": b"",
+            "in/b.jpg": b"2",
+            "__MACOSX/in/._b.jpg": b"x",
+            "in/.DS_Store": b"x",
+            "Thumbs.db": b"x",
+        }
+    )
+    files = read_zip(data, LIMITS)
+    assert [(file.name, file.read()) for file in files] == [("a.jpg", b"1"), ("in/b.jpg", b"2")]
+
+
+@pytest.mark.parametrize(
+    "data", [b"PK\x03\x04", b"PK\x05\x06" + b"\0" * 18, zipped({"a": b"1"})[:-8], zipped({"a/": b""})]
+)
+def test_a_zip_that_is_none_or_holds_nothing(data: bytes) -> None:
+    assert is_zip(data)
+    with pytest.raises(MalformedZip):
+        read_zip(data, LIMITS)
+
+
+def test_limits_are_checked_before_anything_is_unzipped() -> None:
+    with pytest.raises(TooManyFiles):
+        read_zip(zipped({f"{i}": b"" for i in range(11)}), LIMITS)
+    with pytest.raises(UnzippedTooLarge) as caught:
+        read_zip(zipped({f"{i}": b"\0" * 900 for i in range(6)}), LIMITS)
+    assert (caught.value.claimed, caught.value.limit) == (5400, 5000)
+    (file,) = read_zip(zipped({"a": b"\0" * 1001}), LIMITS)
+    with pytest.raises(UnusableEntry, match="too large"):
+        file.read()
+
+
+def test_a_directory_of_a_million_is_refused_without_reading_it() -> None:
+    entry = b"PK\1\2" + b"\0" * 42
+    count = 200_000
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65_535, 65_535, len(entry) * count, 0, 0)
+    data = entry * count + end
+    tracemalloc.start()
+    with pytest.raises(TooManyFiles):
+        read_zip(data, LIMITS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000
+
+
+def test_a_bomb_that_lies_about_its_size_is_not_inflated() -> None:
+    bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = bomb.compress(b"\0" * 50_000_000) + bomb.flush()
+    # a zip made by hand, whose only entry holds the bomb and claims 8 bytes
+    name, size = b"a", struct.pack("<L", 8)
+    crc = struct.pack("<L", zlib.crc32(b"\0" * 8))
+    local = b"PK\3\4" + struct.pack("<5H", 20, 0, 8, 0, 33) + crc + struct.pack("<L", len(packed)) + size
+    local += struct.pack("<2H", 1, 0) + name + packed
+    central = b"PK\1\2" + struct.pack("<6H", 20, 20, 0, 8, 0, 33) + crc + struct.pack("<L", len(packed)) + size
+    central += struct.pack("<5H2L", 1, 0, 0, 0, 0, 0, 0) + name
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(central), len(local), 0)
+    (file,) = read_zip(local + central + end, LIMITS)
+    tracemalloc.start()
+    assert file.read() == b"\0" * 8, "what was claimed, and no more"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_each_file_that_can_not_be_had_says_why() -> None:
+    encrypted = bytearray(zipped({"a": b"x" * 30}, zipfile.ZIP_STORED))
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        encrypted[encrypted.index(signature) + flags] |= 1
+    link = io.BytesIO()
+    with zipfile.ZipFile(link, "w") as archive:
+        entry = zipfile.ZipInfo("a.jpg")
+        entry.create_system, entry.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(entry, "/etc/passwd")
+    damaged = bytearray(zipped({"a": bytes(range(200))}, zipfile.ZIP_STORED))
+    damaged[60] ^= 1
+    for data, words in (
+        (bytes(encrypted), "encrypted"),
+        (link.getvalue(), "link"),
+        (zipped({"a": b"x" * 300}, zipfile.ZIP_BZIP2), "compressed in a way"),
+        (zipped({"a": b"x" * 300}, zipfile.ZIP_LZMA), "compressed in a way"),
+        (zipped({"a.zip": zipped({"b": b"1"})}), "a zip itself"),
+        (bytes(damaged), "damaged"),
+    ):
+        (file,) = read_zip(data, LIMITS)
+        with pytest.raises(UnusableEntry, match=words):
+            file.read()
+
+
+@given(st.integers(0, 10_000), st.binary(min_size=1, max_size=8))
+def test_a_damaged_zip_is_told_and_nothing_else(place: int, bytes_: bytes) -> None:
+    data = bytearray(zipped({"in/a.jpg": bytes(range(256)), "b": b"2" * 500}))
+    place %= len(data)
+    data[place : place + len(bytes_)] = bytes_
+    try:
+        for file in read_zip(bytes(data), LIMITS):
+            file.read()
+    except (MalformedZip, TooManyFiles, UnzippedTooLarge, UnusableEntry):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("holiday/a.jpg", "holiday/a.jpg"),
+        ("../../etc/passwd", "etc/passwd"),
+        ("/etc/passwd", "etc/passwd"),
+        ("C:\\Windows\\win.ini", "Windows/win.ini"),
+        ("\\\\host\\share\\a.jpg", "host/share/a.jpg"),
+        ("a/./b/../c.jpg", "a/b/c.jpg"),
+        ("..", "picture"),
+        ("", "picture"),
+        ("nul.jpg", "_nul.jpg"),
+        ("a\nb\0.jpg", "a_b_.jpg"),
+        ('what?"<>|*.jpg', "what______.jpg"),
+        ("dots. . .", "dots"),
+        ("Füße 足.jpg", "Füße 足.jpg"),
+        ("\udcff.jpg", "_.jpg"),
+    ],
+)
+def test_safe_names(name: str, safe: str) -> None:
+    assert safe_name(name) == safe
+
+
+@given(st.text(max_size=400) | st.text(alphabet="./\\:ac~ \0", max_size=40))
+def test_no_name_leads_out_of_its_folder(name: str) -> None:
+    path = PurePosixPath(safe_name(name))
+    assert not path.is_absolute()
+    assert path.parts
+    assert all(part not in ("..", ".") and len(part.encode()) <= 200 for part in path.parts)
+    assert "\\" not in str(path)
+    assert safe_name(str(path)) == str(path)
+
+
+def test_names_are_numbered_and_get_the_right_suffix() -> None:
+    names = Names()
+    jpeg = (".jpg", ".jpeg")
+    assert names.take("a.jpg", jpeg) == "a.jpg"
+    assert names.take("A.JPG", jpeg) == "A (2).JPG"
+    assert names.take("a.jpg", jpeg) == "a (3).jpg"
+    assert names.take("a.jpeg", jpeg) == "a.jpeg"
+    assert names.take("a.png", jpeg) == "a (4).jpg"
+    assert names.take("in/a.jpg", jpeg) == "in/a.jpg"
+    assert names.take("errors.json") == "errors (2).json"
+    assert names.take("no suffix", (".png",)) == "no suffix.png"
+
+
+def test_what_is_written_is_read_by_others(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).bytes(3_000_000)
+    files = {"a.jpg": noise, "in/Füße.jpg": b"2", "empty": b""}
+    writer = ZipWriter()
+    pieces = [piece for name, data in files.items() for piece in writer.add(name, data)]
+    pieces += writer.close()
+    (tmp_path / "out.zip").write_bytes(b"".join(pieces))
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(name) for name in archive.namelist()} == files
+    if shutil.which("unzip"):
+        subprocess.run(["unzip", "-qq", "out.zip", "-d", "out"], cwd=tmp_path, check=True)
+        assert (tmp_path / "out" / "a.jpg").read_bytes() == noise
+    assert sum(map(len, pieces)) < 3_010_000
+
+
+def test_each_entry_is_whole_before_the_next_is_there() -> None:
+    """What streaming readers do: a local header, deflated data to their own end, the sizes after them."""
+    writer = ZipWriter()
+    data = b"".join(writer.add("a.jpg", b"0123456789"))
+    assert data.startswith(b"PK\3\4")
+    flags, method = struct.unpack("<2H", data[6:10])
+    assert flags & 8
+    assert method == zipfile.ZIP_DEFLATED
+    inflater = zlib.decompressobj(-15)
+    assert inflater.decompress(data[30 + len("a.jpg") :]) == b"0123456789"
+    assert inflater.eof
+    assert inflater.unused_data == struct.pack("<4s3L", b"PK\7\x08", zlib.crc32(b"0123456789"), 15, 10)
