@@ -1,0 +1,150 @@
+"""A run into one folder: what goes where, what is done already, what may be replaced."""
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from service.codec import Format
+from service.commands.batch import Counts, Task, failed
+from service.commands.display import Display
+from service.commands.files import NotOurs, Said, Stamp, find, format_of, hidden, target_name, write_whole
+from service.commands.ledger import Entry, Ledger, Options
+
+
+class OwnSource(Said):
+    """An answer would replace the picture that it is made of."""
+
+    def __str__(self) -> str:
+        return "its answer would replace it: name another folder or format"
+
+
+class SameName(Said):
+    """Two pictures' answers would get one name.
+
+    Attributes:
+        other: the picture that has it.
+    """
+
+    def __init__(self, other: Path) -> None:
+        super().__init__(f"{other} gets the same name: enhance them into different folders")
+        self.other = other
+
+
+class Folder:
+    """Makes tasks of pictures whose answers go to one folder."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        out: Path,
+        format_: Format | None,
+        options: Options,
+        counts: Counts,
+        display: Display,
+        *,
+        force: bool,
+    ) -> None:
+        """Connect the parts.
+
+        Args:
+            ledger: of `out`.
+            out: where answers go, with no link in its path.
+            format_: of the answers; None as they come.
+            options: all that a picture's answer depends on besides itself.
+            counts, display: get what is done already and what can't be.
+            force: do again what is done, and replace whatever is in the way.
+        """
+        self._ledger = ledger
+        self._out = out
+        self._format = format_
+        self._options = options
+        self._counts = counts
+        self._display = display
+        self._force = force
+        self._taken: dict[Path, Path] = {}
+        self._latest: dict[Path, Stamp] = {}
+
+    def from_files(self, files: Sequence[Path]) -> Iterator[Task]:
+        """Make tasks of files, each of which goes to the folder itself."""
+        for file in files:
+            yield from self._task(file, self._out / target_name(Path(file.name), self._format))
+
+    def from_folder(self, root: Path, below: Path | None = None) -> Iterator[Task]:
+        """Make tasks of all pictures of a folder, the tree of which is mirrored.
+
+        Args:
+            root: the folder.
+            below: the part of it that is looked through; None is all of it.
+        """
+        found = find(below or root, without=self._out)
+        self._counts.others += found.others
+        for folder, error in found.failed:
+            failed(str(folder), error, self._counts, self._display)
+        for picture in found.pictures:
+            yield from self._found(root, picture)
+
+    def from_change(self, path: Path, roots: Sequence[Path]) -> list[Task]:
+        """Make tasks of a file or folder that came or changed in one of some folders.
+
+        Args:
+            path: absolute, as a watch tells it.
+            roots: the folders, as they were named.
+        """
+        root = next((root for root in roots if path.is_relative_to(root.absolute())), None)
+        if root is None:
+            return []
+        within = path.relative_to(root.absolute())
+        if any(hidden(part) for part in within.parts):
+            return []
+        if path.resolve().is_relative_to(self._out) and not root.resolve().is_relative_to(self._out):
+            return []
+        if path.is_dir():
+            return list(self.from_folder(root, root / within))
+        return list(self._found(root, root / within)) if format_of(path) is not None else []
+
+    def _found(self, root: Path, picture: Path) -> Iterator[Task]:
+        # passed over: an answer of an earlier run, where answers go beside their pictures
+        if not self._ledger.holds(picture):
+            yield from self._task(picture, self._out / target_name(picture.relative_to(root), self._format))
+
+    def _task(self, source: Path, target: Path) -> Iterator[Task]:
+        try:
+            task = self._check(source, target)
+        except (OSError, Said) as error:
+            failed(str(source), error, self._counts, self._display)
+            return
+        if task is None:
+            self._counts.already += 1
+        else:
+            yield task
+
+    def _check(self, source: Path, target: Path) -> Task | None:
+        """Return what is to be done, None where it is done already."""
+        stamp, place = Stamp.of(source), source.resolve()
+        if self._taken.setdefault(target, place) != place:
+            raise SameName(self._taken[target])
+        if target.resolve() == place:
+            raise OwnSource
+        name = self._ledger.relative(source)
+        if not self._force:
+            there = self._ledger.made(target)
+            if there is None and os.path.lexists(target):
+                raise NotOurs(target)
+            # a folder of photos that was moved is still the same by its files' stamps
+            if there is not None and there.source != name and there.source_stamp != stamp:
+                raise NotOurs(target)
+            if there is not None and there.source_stamp == stamp and there.options == self._options:
+                return None
+        self._latest[target] = stamp
+        return Task(str(source), stamp.size, source.read_bytes, partial(self._write, target, name, stamp))
+
+    def _write(self, target: Path, source: str, stamp: Stamp, data: bytes) -> None:
+        if self._latest[target] != stamp:
+            return  # the picture changed meanwhile, and its new version is under way
+
+        def note(written: Stamp) -> None:
+            self._ledger.add(target, Entry(source, stamp, self._options, written))
+
+        replace = self._force or self._ledger.made(target) is not None
+        write_whole(target, data, replace=replace, before=note)
