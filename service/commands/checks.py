@@ -35,7 +35,7 @@ _PACKAGES: Final = (
 )
 _NVIDIA: Final = ("nvidia-cuda-runtime", "nvidia-cudnn-cu13", "nvidia-cublas", "nvidia-cufft", "nvidia-curand")
 _BYTES_A_PIXEL: Final = 16
-"""Memory that a picture takes at most: 16-bit RGBA decoded and enhanced. 8-bit RGB takes 6.4 (measured, 29 megapixels)."""
+"""Memory that a picture takes at most: 16-bit RGBA, decoded and enhanced. 8-bit RGB took 6.4, with 29 megapixels."""
 
 
 @dataclass(frozen=True)

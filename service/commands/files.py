@@ -1,5 +1,6 @@
 """Files as the commands see them: which look like pictures, what they are called, writing them whole or not at all."""
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -154,7 +155,10 @@ def write_whole(path: Path, data: bytes, *, replace: bool, before: Callable[[Sta
 
 
 def _write(path: Path, data: bytes, replace: bool, before: Callable[[Stamp], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # a file where a folder should be
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
     partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{threading.get_ident()}")
     try:
         with partial.open("wb") as file:

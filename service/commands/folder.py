@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -135,6 +136,8 @@ class Folder:
             if there is not None and there.source != name and there.source_stamp != stamp:
                 raise NotOurs(target)
             if there is not None and there.source_stamp == stamp and there.options == self._options:
+                if there.source != name:
+                    self._ledger.add(target, replace(there, source=name))
                 return None
         self._latest[target] = stamp
         return Task(str(source), stamp.size, source.read_bytes, partial(self._write, target, name, stamp))
@@ -146,5 +149,5 @@ class Folder:
         def note(written: Stamp) -> None:
             self._ledger.add(target, Entry(source, stamp, self._options, written))
 
-        replace = self._force or self._ledger.made(target) is not None
-        write_whole(target, data, replace=replace, before=note)
+        ours = self._force or self._ledger.made(target) is not None
+        write_whole(target, data, replace=ours, before=note)

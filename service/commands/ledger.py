@@ -90,7 +90,8 @@ class Ledger:
         except OSError:
             return None
         with self._threads:
-            return next((entry for entry in self._entries.get(self._name(target), []) if entry.stamp == stamp), None)
+            entries = reversed(self._entries.get(self._name(target), []))
+            return next((entry for entry in entries if entry.stamp == stamp), None)
 
     def holds(self, file: Path) -> bool:
         """Whether a file, wherever it lies, was made here."""
