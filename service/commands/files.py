@@ -1,6 +1,7 @@
 """Files as the commands see them: which look like pictures, what they are called, writing them whole or not at all."""
 
 import errno
+import mimetypes
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -16,6 +17,10 @@ from service.codec import FORMATS, Format, media_type
 
 _PARTIAL: Final = ".pix2dslr-partial-"
 """How the name of a file begins that is being written: hidden, and short whatever the file is called."""
+
+
+_SAME: Final = {"image/heif": "image/heic"}
+"""Media types whose files are of the format of another."""
 
 
 class Said(Exception):
@@ -70,10 +75,13 @@ class Stamp:
 @cache
 def suffixes() -> Mapping[str, Format]:
     """Return the format of each suffix that a picture's name may end in, such as `.jpg`; in lower case."""
-    # by media type: Pillow calls formats by names of its own
-    formats = {media_type(format_): format_ for format_ in FORMATS}
+    # by media type: Pillow calls formats by names of its own, and neither table knows all suffixes
     types = {suffix: Image.MIME.get(name, "") for suffix, name in Image.registered_extensions().items()}
-    return {suffix: formats[kind] for suffix, kind in types.items() if kind in formats}
+    known = mimetypes.MimeTypes(filenames=())
+    types |= known.types_map[False] | known.types_map[True]
+    formats = {media_type(format_): format_ for format_ in FORMATS}
+    named = {suffix: formats.get(_SAME.get(kind, kind)) for suffix, kind in types.items()}
+    return {suffix: format_ for suffix, format_ in named.items() if format_ is not None}
 
 
 def format_of(path: Path) -> Format | None:
