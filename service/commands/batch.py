@@ -1,8 +1,10 @@
 """Pictures enhanced several at a time: read, enhance, encode, write, and count what became of each."""
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from types import TracebackType
+from typing import Literal, Self
 
 from service.codec import Format, encode
 from service.commands.common import explain, shown, started
@@ -64,47 +66,85 @@ class Counts:
     others: int = 0
     pixels: int = 0
 
+    def summary(self, seconds: float) -> str:
+        """Say it in one line."""
+        parts = [f"{self.done} done"]
+        if self.already:
+            parts.append(f"{self.already} done before")
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.others:
+            parts.append(f"{self.others} other file{'s' * (self.others > 1)} passed over")
+        return ", ".join(parts) + (f": {self.pixels / 1e6:.1f} megapixels in {seconds:.1f} s" if self.done else "")
 
-def run(
-    settings: Settings,
-    options: Options,
-    tasks: Iterable[Task | None],
-    counts: Counts,
-    display: Display,
-    interruption: Interruption,
-    jobs: int | None = None,
-) -> None:
-    """Enhance pictures until there are no more, or until an interruption.
 
-    Args:
+class Batch:
+    """One run: pictures are enhanced until there are no more, or until an interruption.
+
+    Attributes:
         settings: of the parts that do it.
         options: how.
-        tasks: which; None stands for "none now".
-        counts: gets what became of each.
+        counts: what became of each picture.
         display: shows it.
         interruption: ends it.
-        jobs: how many at once; None leaves the choice to the CPUs.
     """
-    with started(settings) as state:
-        pipeline = state.pipeline
 
-        def work(task: Task, running: Running) -> int:
-            with display.file(task.name, task.size) as tiles_done:
-                return _enhance(pipeline, options, task, running, tiles_done)
+    def __init__(self, settings: Settings, options: Options, jobs: int | None = None) -> None:
+        """Prepare a run of `jobs` pictures at once; None leaves the choice to the CPUs."""
+        self.settings = settings
+        self.options = options
+        self.counts = Counts()
+        self.display = Display()
+        self.interruption = Interruption()
+        self._jobs = jobs or default_jobs()
+        self._start = time.monotonic()
 
-        for task, future in in_parallel(work, tasks, jobs or default_jobs(), interruption):
-            error = future.exception()
-            if error is None:
-                counts.done += 1
-                counts.pixels += future.result()
-            elif not isinstance(error, Cancelled):
-                failed(task.name, error, counts, display)
+    def __enter__(self) -> Self:
+        self.interruption.__enter__()
+        self.display.__enter__()
+        return self
 
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.display.__exit__(kind, error, at)
+        self.interruption.__exit__(kind, error, at)
 
-def failed(name: str, error: BaseException, counts: Counts, display: Display) -> None:
-    """Name a picture that failed, and count it."""
-    counts.failed += 1
-    display.say(f"{shown(name)}: {shown(explain(error))}")
+    def expect(self, tasks: Sequence[Task]) -> None:
+        """Announce tasks that will be run."""
+        self.counts.wanted += len(tasks)
+        self.display.expect([task.size for task in tasks])
+
+    def failed(self, name: str, error: BaseException) -> None:
+        """Name a picture that failed, and count it."""
+        self.counts.failed += 1
+        self.display.say(f"{shown(name)}: {shown(explain(error))}")
+
+    def run(self, tasks: Iterable[Task | None]) -> None:
+        """Enhance pictures; None stands for "none now"."""
+        with started(self.settings) as state:
+            pipeline = state.pipeline
+
+            def work(task: Task, running: Running) -> int:
+                with self.display.file(task.name, task.size) as tiles_done:
+                    return _enhance(pipeline, self.options, task, running, tiles_done)
+
+            for task, future in in_parallel(work, tasks, self._jobs, self.interruption):
+                error = future.exception()
+                if error is None:
+                    self.counts.done += 1
+                    self.counts.pixels += future.result()
+                elif not isinstance(error, Cancelled):
+                    self.failed(task.name, error)
+
+    def finish(self) -> int:
+        """Say how it went, and return the exit code."""
+        counts = self.counts
+        if self.interruption.received is not None:
+            left = "" if counts.done + counts.failed >= counts.wanted else "; run it again to go on"
+            self.display.say(f"pix2dslr: interrupted: {counts.done} of {counts.wanted} done{left}")
+            return self.interruption.exit_code
+        if self.display.on_terminal:
+            self.display.say(counts.summary(time.monotonic() - self._start))
+        return 1 if counts.failed else 0
 
 
 def _enhance(

@@ -2,18 +2,17 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Final, Literal, NoReturn
+from typing import Annotated, Final, Literal
 
 import typer
 
 from service.codec import Format
-from service.commands.batch import Counts, Options, Task, run
+from service.commands.batch import Batch, Options, Task
 from service.commands.common import (
     CameraOption,
     ForceOption,
@@ -27,14 +26,11 @@ from service.commands.common import (
     settings_for,
     shown,
 )
-from service.commands.display import Display
 from service.commands.files import CantWrite, format_of, target_name, write_whole
 from service.commands.folder import Folder
-from service.commands.interruption import Interruption
 from service.commands.ledger import FolderInUse, Ledger
 from service.commands.watch import Watch, WatchFailed
 from service.pipeline import Overlap
-from service.settings import Settings
 
 STREAM: Final = Path("-")
 """Standard input as a source, standard output as a target."""
@@ -80,36 +76,22 @@ def enhance(
     """
     settings = settings_for(camera)
     options = Options(settings.camera, strength, overlap, format_, quality, metadata)
-    started = time.monotonic()
-    counts, display = Counts(), Display()
     if STREAM in paths or out == STREAM or _names_a_file(paths, out):
         if watch:
             raise typer.BadParameter("only folders can be watched", param_hint="--watch")
         task, options = _single(paths, out, options, force=force)
-        with Interruption() as interruption, display:
-            _expect([task], counts, display)
-            run(settings, options, [task], counts, display, interruption, 1)
+        with Batch(settings, options) as batch:
+            batch.expect([task])
+            batch.run([task])
     else:
         folders = [path for path in paths if path.is_dir()]
         files = [path for path in paths if path not in folders]
         target = _folder_for(files, folders, out, format_)
         if watch and not folders:
             raise typer.BadParameter("there is no folder to watch", param_hint="--watch")
-        with Interruption() as interruption, display:
-            _into_folder(
-                settings,
-                options,
-                files,
-                folders,
-                target,
-                counts,
-                display,
-                interruption,
-                jobs=jobs,
-                force=force,
-                watch=watch,
-            )
-    _finish(counts, display, interruption, time.monotonic() - started)
+        with Batch(settings, options, jobs) as batch:
+            _into_folder(batch, files, folders, target, force=force, watch=watch)
+    raise typer.Exit(batch.finish())
 
 
 def _names_a_file(paths: Sequence[Path], out: Path | None) -> bool:
@@ -189,38 +171,24 @@ def _folder_for(files: Sequence[Path], folders: Sequence[Path], out: Path | None
 
 
 def _into_folder(
-    settings: Settings,
-    options: Options,
-    files: Sequence[Path],
-    folders: Sequence[Path],
-    out: Path,
-    counts: Counts,
-    display: Display,
-    interruption: Interruption,
-    *,
-    jobs: int | None,
-    force: bool,
-    watch: bool,
+    batch: Batch, files: Sequence[Path], folders: Sequence[Path], out: Path, *, force: bool, watch: bool
 ) -> None:
+    model = model_file(batch.settings)
     try:
-        made_how = {**asdict(options), "model_sha256": file_sha256(model_file(settings))}
+        made_how = {**asdict(batch.options), "model_sha256": file_sha256(model)}
     except OSError as error:
-        fail(f"{model_file(settings)}: {explain(error)}")
+        fail(f"{model}: {explain(error)}")
     try:
         with ExitStack() as stack:
-            ledger = stack.enter_context(Ledger(out))
-            folder = Folder(ledger, out, options.format, made_how, counts, display, force=force)
+            folder = Folder(stack.enter_context(Ledger(out)), out, batch, made_how, force=force)
             # before the first look: what comes between them would be missed
             changes = stack.enter_context(Watch(folders)) if watch else None
-            tasks = list(folder.from_files(files))
-            for root in folders:
-                tasks += folder.from_folder(root)
-            _expect(tasks, counts, display)
-            if tasks or changes is not None:  # with nothing to do, no generator is loaded
-                source = (
-                    chain(tasks, _coming(changes, folders, folder, counts, display)) if changes is not None else tasks
-                )
-                run(settings, options, source, counts, display, interruption, jobs)
+            tasks = [*folder.from_files(files), *(task for root in folders for task in folder.from_folder(root))]
+            batch.expect(tasks)
+            if changes is not None:
+                batch.run(chain(tasks, _coming(changes, folders, folder, batch)))
+            elif tasks:  # with nothing to do, no generator is loaded
+                batch.run(tasks)
     except FolderInUse:
         fail(f"another pix2dslr writes to {shown(out)}: wait for it, or name another folder")
     except WatchFailed as error:
@@ -229,42 +197,13 @@ def _into_folder(
         fail(f"can't write to {shown(out)}: {explain(error)}")
 
 
-def _expect(tasks: Sequence[Task], counts: Counts, display: Display) -> None:
-    counts.wanted += len(tasks)
-    display.expect([task.size for task in tasks])
-
-
-def _coming(
-    changes: Watch, folders: Sequence[Path], folder: Folder, counts: Counts, display: Display
-) -> Iterator[Task | None]:
+def _coming(changes: Watch, folders: Sequence[Path], folder: Folder, batch: Batch) -> Iterator[Task | None]:
     """Yield a task for each picture that comes or changes; None where there is none for a moment."""
+    if batch.display.on_terminal:
+        batch.display.say(f"watching {', '.join(shown(each) for each in folders)}: Ctrl-C ends it")
     for path in changes.changed():
         tasks = [] if path is None else folder.from_change(path, folders)
-        _expect(tasks, counts, display)
+        batch.expect(tasks)
         yield from tasks
         if not tasks:
             yield None
-
-
-def _finish(counts: Counts, display: Display, interruption: Interruption, seconds: float) -> NoReturn:
-    """Say how it went, and end the process with its exit code."""
-    if interruption.received is not None:
-        left = "" if counts.done + counts.failed == counts.wanted else "; run it again to go on"
-        display.say(f"pix2dslr: interrupted: {counts.done} of {counts.wanted} done{left}")
-        raise typer.Exit(interruption.exit_code)
-    if display.on_terminal:
-        display.say(_summary(counts, seconds))
-    raise typer.Exit(1 if counts.failed else 0)
-
-
-def _summary(counts: Counts, seconds: float) -> str:
-    parts = [f"{counts.done} done"]
-    if counts.already:
-        parts.append(f"{counts.already} done before")
-    if counts.failed:
-        parts.append(f"{counts.failed} failed")
-    if counts.others:
-        parts.append(f"{counts.others} other files passed over")
-    megapixels = counts.pixels / 1e6
-    rate = f": {megapixels:.1f} megapixels in {seconds:.1f} s" if counts.done else ""
-    return ", ".join(parts) + rate

@@ -20,13 +20,13 @@ from service.commands.common import (
     started,
 )
 from service.commands.display import Display
-from service.commands.files import CantWrite, write_whole
+from service.commands.files import CantWrite, Said, write_whole
 from service.commands.interruption import Interruption
 from service.commands.matching import match
 from service.commands.parallel import Running, default_jobs, in_parallel
 from service.commands.tables import Failure, Row, as_csv, as_html, as_json, as_table, row_of
 from service.evaluation import compare
-from service.pipeline import Overlap
+from service.pipeline import Overlap, Pipeline
 from service.scheduler import Cancelled
 from service.schemas import EvaluateOptions
 from service.settings import Settings
@@ -142,7 +142,7 @@ def _measure(
 
         def work(pair: _Pair, running: Running) -> Row:
             with display.file(pair.name, pair.size) as tiles_done:
-                picture, reference = pair.picture.read_bytes(), pair.reference.read_bytes()
+                picture, reference = pair.picture.read_bytes(), _reference(pipeline, pair.reference)
                 comparison = compare(
                     pipeline, picture, reference, options, Stopwatch(), running.attach, progress=tiles_done
                 )
@@ -156,6 +156,16 @@ def _measure(
                 failures.append(Failure(pair.name, explain(error)))
                 display.say(f"{shown(pair.name)}: {shown(failures[-1].problem)}")
     return [rows[pair] for pair in pairs if pair in rows]
+
+
+def _reference(pipeline: Pipeline, path: Path) -> bytes:
+    """Read a reference; what is wrong with it must not be taken for the picture's fault."""
+    try:
+        data = path.read_bytes()
+        pipeline.read_header(data)
+    except Exception as error:
+        raise Said(f"the reference {path}: {explain(error)}") from error
+    return data
 
 
 def _write(path: Path | None, text: Callable[[], str]) -> None:

@@ -6,9 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from service.codec import Format
-from service.commands.batch import Counts, Task, failed
-from service.commands.display import Display
+from service.commands.batch import Batch, Task
 from service.commands.files import NotOurs, Said, Stamp, find, format_of, hidden, target_name, write_whole
 from service.commands.ledger import Entry, Ledger, Options
 
@@ -35,33 +33,21 @@ class SameName(Said):
 class Folder:
     """Makes tasks of pictures whose answers go to one folder."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        out: Path,
-        format_: Format | None,
-        options: Options,
-        counts: Counts,
-        display: Display,
-        *,
-        force: bool,
-    ) -> None:
+    def __init__(self, ledger: Ledger, out: Path, batch: Batch, made_how: Options, *, force: bool) -> None:
         """Connect the parts.
 
         Args:
             ledger: of `out`.
             out: where answers go, with no link in its path.
-            format_: of the answers; None as they come.
-            options: all that a picture's answer depends on besides itself.
-            counts, display: get what is done already and what can't be.
+            batch: the run, which gets what is done already and what can't be.
+            made_how: all that a picture's answer depends on besides itself.
             force: do again what is done, and replace whatever is in the way.
         """
         self._ledger = ledger
         self._out = out
-        self._format = format_
-        self._options = options
-        self._counts = counts
-        self._display = display
+        self._batch = batch
+        self._format = batch.options.format
+        self._options = made_how
         self._force = force
         self._taken: dict[Path, Path] = {}
         self._latest: dict[Path, Stamp] = {}
@@ -79,9 +65,9 @@ class Folder:
             below: the part of it that is looked through; None is all of it.
         """
         found = find(below or root, without=self._out)
-        self._counts.others += found.others
+        self._batch.counts.others += found.others
         for folder, error in found.failed:
-            failed(str(folder), error, self._counts, self._display)
+            self._batch.failed(str(folder), error)
         for picture in found.pictures:
             yield from self._found(root, picture)
 
@@ -113,10 +99,10 @@ class Folder:
         try:
             task = self._check(source, target)
         except (OSError, Said) as error:
-            failed(str(source), error, self._counts, self._display)
+            self._batch.failed(str(source), error)
             return
         if task is None:
-            self._counts.already += 1
+            self._batch.counts.already += 1
         else:
             yield task
 
@@ -127,6 +113,8 @@ class Folder:
             raise SameName(self._taken[target])
         if target.resolve() == place:
             raise OwnSource
+        if self._latest.get(target) == stamp:  # named twice, or seen by the first look and by the watch
+            return None
         name = self._ledger.relative(source)
         if not self._force:
             there = self._ledger.made(target)

@@ -158,20 +158,29 @@ def test_a_reference_that_is_off_is_aligned(run: Run, tmp_path: Path, photo: Ima
     assert aligned["input"]["psnr"] > off["input"]["psnr"] + 5
 
 
-def test_what_can_not_be_measured(run: Run, tmp_path: Path, folders: tuple[Path, Path]) -> None:
+def test_what_can_not_be_measured(run: Run, tmp_path: Path, folders: tuple[Path, Path], identity_folder: Path) -> None:
     mixed = run("evaluate", folders[0], folders[1] / "a.png")
     assert mixed.returncode == 2
     assert "name two pictures, or two folders" in mixed.stderr
     twice = run("evaluate", folders[0], folders[1], "--csv", "-", "--json", "-")
     assert twice.returncode == 2
-    gone = run("evaluate", tmp_path / "x.png", tmp_path / "y.png")
+    gone = run("evaluate", tmp_path / "x.png", tmp_path / "y.png", models=identity_folder)
     assert (gone.returncode, gone.stdout, gone.stderr) == (
         1,
         b"",
         f"{tmp_path}/x.png: No such file or directory\n",
     )
+    no_reference = run("evaluate", folders[0] / "a.png", tmp_path / "y.png", models=identity_folder)
+    assert no_reference.stderr == f"{folders[0]}/a.png: the reference {tmp_path}/y.png: No such file or directory\n"
     (tmp_path / "file").write_text("in the way")
-    barred = run("evaluate", folders[0] / "a.png", folders[1] / "a.png", "--csv", tmp_path / "file" / "x.csv")
+    barred = run(
+        "evaluate",
+        folders[0] / "a.png",
+        folders[1] / "a.png",
+        "--csv",
+        tmp_path / "file" / "x.csv",
+        models=identity_folder,
+    )
     assert barred.returncode == 1
     assert barred.stderr == f"pix2dslr: can't write {tmp_path}/file/x.csv: Not a directory\n"
 
