@@ -87,7 +87,7 @@ class Display:
 
     @property
     def _title(self) -> str:
-        return f"{self._finished} of {self._files} done"
+        return f"{self._finished} of {self._files} pictures"
 
 
 def _short(name: str) -> str:

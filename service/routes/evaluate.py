@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from service.codec import FORMATS, Picture, encode, media_type
+from service.codec import Header as PictureHeader
 from service.evaluation import compare, side_by_side
 from service.problems import MalformedRequest, documented
 from service.routes.enhance import accepted_format, outcome_headers
@@ -50,7 +51,7 @@ def _work(
     wanted = accepted_format(accept)
     if wanted is not None:
         pixels = side_by_side(comparison.before, comparison.after, comparison.reference)
-        picture = Picture(pixels, outcome.enhancement.picture.header)
+        picture = Picture(pixels, PictureHeader(wanted, pixels.shape[0], pixels.shape[1]))
         body, kind = encode(picture, wanted, keep_metadata=False), media_type(wanted)
     else:
         body, kind = comparison.scores.model_dump_json().encode(), "application/json"

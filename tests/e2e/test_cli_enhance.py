@@ -420,7 +420,7 @@ def test_a_terminal_sees_how_far_it_is(tmp_path: Path, photos: Path) -> None:
     os.close(ours)
     assert process.wait(60) == 0
     text = seen.decode()
-    assert "of 3 done" in text
+    assert "of 3 pictures" in text
     assert "tiles/s" in text
     assert "a.png" in text
     assert "3 done, 1 other file passed over: 0.7 megapixels in " in text.rstrip().splitlines()[-1]
