@@ -17,7 +17,7 @@ from service.routes import catalogue, enhance, evaluate, health, live, page
 from service.schemas import BatchErrors, EnhanceOptions, EvaluateOptions, ProblemDetails
 from service.settings import Settings
 from service.state import State
-from service.versions import package_version as package_version  # the command line has it from here
+from service.versions import package_version
 
 WORK_PATHS: Final = frozenset({"/enhance", "/evaluate", "/cameras", "/live"})
 """Paths that answer 503 while the service is not ready."""

@@ -1,9 +1,10 @@
 """What the API takes and answers."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from service.catalogue import Catalogue
 from service.codec import Format
 from service.pipeline import Overlap
 
@@ -168,6 +169,24 @@ class Camera(BaseModel):
     bytes: int
     loaded: bool
     device: Literal["cuda", "cpu"]
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, name: str) -> Self:
+        """Describe one generator of a catalogue; raises UnknownCamera."""
+        generator = catalogue[name]
+        spec = generator.spec
+        return cls(
+            name=name,
+            default=name == catalogue.default,
+            architecture=spec.architecture,
+            trained_on=spec.trained_on,
+            psnr=spec.psnr,
+            ssim=spec.ssim,
+            overlap=spec.overlap,
+            bytes=catalogue.file_bytes(name),
+            loaded=True,
+            device=generator.device,
+        )
 
 
 class Cameras(BaseModel):

@@ -57,10 +57,21 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("warmup", {"service.generator", "service.spec"}),
         ("scheduler", {"service.admission", "service.generator", "service.spec", "service.turns"}),
         ("enhancer", {"service.codec", "service.scheduler", "service.spec", "service.tiling", "service.view"}),
+        (
+            "evaluation",
+            {f"service.{name}" for name in ("alignment", "codec", "pipeline", "quality", "scheduler", "schemas")}
+            | {"service.telemetry"},
+        ),
     ],
 )
 def test_the_core_imports_only_what_lies_below(module: str, allowed: set[str]) -> None:
     assert ours(PROJECT / "service" / f"{module}.py") <= allowed
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "service").rglob("*.py")), ids=lambda path: path.stem)
+def test_only_the_command_imports_the_commands(path: Path) -> None:
+    if path.name != "cli.py" and path.parent.name != "commands":
+        assert not [name for name in ours(path) if name.startswith("service.commands")]
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "model_export").glob("*.py")), ids=lambda path: path.stem)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,15 +76,65 @@ class Server:
 Serve = Callable[..., Server]
 
 
+def environment_with(settings: Mapping[str, object]) -> dict[str, str]:
+    """This process's environment with these settings of the service, and no others."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIX2DSLR_")}
+    return environment | {f"PIX2DSLR_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command that has ended left."""
+
+    returncode: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def text(self) -> str:
+        return self.stdout.decode()
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    """Run the command to its end: `run(*arguments, **settings)`."""
+
+    def go(
+        *arguments: object,
+        stdin: bytes = b"",
+        cwd: Path | None = None,
+        preexec_fn: Callable[[], None] | None = None,
+        **settings: object,
+    ) -> Done:
+        done = subprocess.run(
+            [COMMAND, *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            env=environment_with(settings),
+            cwd=cwd,
+            preexec_fn=preexec_fn,
+            timeout=120,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr.decode())
+
+    return go
+
+
 @pytest.fixture(scope="session")
 def serve_session() -> Iterator[Serve]:
     running: list[tuple[Server, threading.Thread]] = []
 
     def start(*, ready: bool = True, command: str = COMMAND, cwd: Path | None = None, **settings: object) -> Server:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PIX2DSLR_")}
-        environment |= {f"PIX2DSLR_{name.upper()}": str(value) for name, value in settings.items()}
         process = subprocess.Popen(
-            [command, "serve", "--port", "0"], stderr=subprocess.PIPE, text=True, env=environment, cwd=cwd
+            [command, "serve", "--port", "0"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment_with(settings),
+            cwd=cwd,
         )
         server = Server(process)
         reader = threading.Thread(target=server.read_log, daemon=True)

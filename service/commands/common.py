@@ -1,0 +1,147 @@
+"""What the commands share: settings, options, the parts of the service, words for errors, the way out."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from service import telemetry
+from service.codec import PictureTooLarge
+from service.commands.files import Said
+from service.scheduler import InferenceFailed
+from service.settings import Settings
+from service.state import State
+
+_A_WEEK_S: Final = 7 * 24 * 3600.0
+_ANY_TILES: Final = 1 << 40
+_WIDE: Final = 400
+_SHOWS_WHY: Final = "PIX2DSLR_LOG_LEVEL=ERROR shows why"
+
+log = logging.getLogger(__name__)
+
+
+def complete_camera(incomplete: str) -> list[str]:
+    """Return the cameras that a shell may complete to; no generator is loaded for it."""
+    try:
+        folder = Settings().models
+    except ValidationError:
+        return []
+    return [camera for camera in _cameras_in(folder) if camera.startswith(incomplete)]
+
+
+CameraOption = Annotated[
+    str | None, typer.Option(help="whose generator", show_default="iphone", autocompletion=complete_camera)
+]
+StrengthOption = Annotated[float, typer.Option(min=0, max=1, help="0 as it came, 1 the generator's answer")]
+JobsOption = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, help="pictures under way at once", show_default="by the CPUs")
+]
+ForceOption = Annotated[bool, typer.Option("--force", "-f", help="replace whatever lies where an answer goes")]
+
+
+def examples(*lines: tuple[str, str]) -> str:
+    """Lay out examples, (command, what it does), for the end of a command's help."""
+    return "Examples\n\n" + "\n".join(f"{command}\n    {what}" for command, what in lines)
+
+
+def read_settings(**given: object) -> Settings:
+    """Read the settings; what is given and not None goes before the environment. One that can't be ends the command."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        fail(setting_error(error))
+
+
+def setting_error(error: ValidationError) -> str:
+    """Say in one line which setting can't be."""
+    entry = error.errors()[0]
+    return f"setting {entry['loc'][0]}: {entry['msg']}"
+
+
+def settings_for(camera: str | None) -> Settings:
+    """Return the settings of a command that works for one user: nothing is refused for want of room or time.
+
+    Raises:
+        typer.BadParameter: there is no generator for the camera.
+    """
+    settings = read_settings(camera=camera, max_queued_tiles=_ANY_TILES, request_timeout_s=_A_WEEK_S)
+    if camera is not None and not model_file(settings).is_file():
+        known = ", ".join(_cameras_in(settings.models)) or "none"
+        raise typer.BadParameter(f"there is no generator for {camera!r}; there are: {known}", param_hint="--camera")
+    return settings
+
+
+def _cameras_in(folder: Path) -> list[str]:
+    return [path.stem for path in sorted(folder.glob("*.onnx"))]
+
+
+def model_file(settings: Settings) -> Path:
+    """Return where the generator lies that a command uses."""
+    return settings.models / f"{settings.camera}.onnx"
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file; raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def started(settings: Settings) -> Iterator[State]:
+    """Start the service's parts without its HTTP half, and stop them in the end; a failure ends the command."""
+    # its own log is for those who ask for it: a command says itself what it has to say
+    if "log_level" in settings.model_fields_set:
+        telemetry.set_up_log(settings.log_level)
+    else:
+        logging.getLogger("service").addHandler(logging.NullHandler())
+    state = State(settings)
+    try:
+        state.start()
+        if state.failure is not None:
+            fail(state.failure)
+        yield state
+    finally:
+        state.stop()
+
+
+def explain(error: BaseException) -> str:
+    """Say in one line what went wrong with one file."""
+    from service import problems  # brings FastAPI, which takes half of a command's start
+
+    if isinstance(error, Said):
+        return str(error)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, MemoryError):
+        return "There is not enough memory for it."
+    if isinstance(error, InferenceFailed):
+        return f"The device failed on the picture. Try again; {_SHOWS_WHY}."
+    if isinstance(error, PictureTooLarge):
+        return f"{problems.words_for(error)} PIX2DSLR_MAX_PIXELS={error.pixels} allows it."
+    if isinstance(error, problems.EXPECTED):
+        return problems.words_for(error)
+    log.error("unexpected", exc_info=error)
+    return f"It failed unexpectedly ({type(error).__name__}); {_SHOWS_WHY}."
+
+
+def shown(name: object) -> str:
+    """Return a name as one line that no terminal takes for a command, whatever characters are in it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+
+
+def fail(message: str) -> NoReturn:
+    """End the command with exit code 1 and one line."""
+    typer.echo(f"pix2dslr: {message}", err=True)
+    raise typer.Exit(1)
+
+
+def console_for_tables() -> Console:
+    """Return standard output for tables; in a pipe they are as wide as they need be."""
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=_WIDE)

@@ -1,0 +1,87 @@
+"""Several pictures under way at once, so that the device never waits for one to be read, decoded or written."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Final, TypeVar
+
+from service.commands.interruption import Interruption
+from service.generator import cpu_threads
+from service.scheduler import Job
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_LOOK_EVERY_S: Final = 0.1
+_MOST: Final = 16
+"""More pictures under way hold memory and gain nothing, even on a fast GPU."""
+
+
+def default_jobs() -> int:
+    """Return how many pictures should be under way: one more than the CPUs, so that a lane always finds tiles."""
+    return min(cpu_threads() + 1, _MOST)
+
+
+class Running:
+    """One piece of work under way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._job: Job | None = None
+        self._cancelled = False
+
+    def attach(self, job: Job) -> None:
+        """Say which job the work waits for; it is cancelled now where the work has been."""
+        with self._lock:
+            self._job = job
+            cancelled = self._cancelled
+        if cancelled:
+            job.cancel()
+
+    def cancel(self) -> None:
+        """Give up: what the work waits for raises `Cancelled` in its thread."""
+        with self._lock:
+            self._cancelled = True
+            job = self._job
+        if job is not None:
+            job.cancel()
+
+
+def in_parallel(
+    work: Callable[[Item, Running], Result],
+    items: Iterable[Item | None],
+    jobs: int,
+    interruption: Interruption,
+) -> Iterator[tuple[Item, Future[Result]]]:
+    """Do work on items in threads and yield each with its finished future, in the order of finishing.
+
+    An interruption begins nothing more, cancels what waits for the device, and ends once the threads are done.
+
+    Args:
+        work: called with an item and what it should attach its job to.
+        items: taken one at a time, as there is room; None stands for "none now", after a short wait.
+        jobs: how many at once.
+        interruption: is looked at ten times a second.
+    """
+    source, open_ = iter(items), True
+    running: dict[Future[Result], tuple[Item, Running]] = {}
+    with ThreadPoolExecutor(jobs, thread_name_prefix="picture") as pool:
+        while True:
+            while open_ and interruption.received is None and len(running) < jobs:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    open_ = False
+                    break
+                if item is None:
+                    break
+                its = Running()
+                running[pool.submit(work, item, its)] = item, its
+            if interruption.received is not None:
+                open_ = False
+                for _, its in running.values():
+                    its.cancel()
+            if not running and not open_:
+                return
+            for future in wait(running, _LOOK_EVERY_S, FIRST_COMPLETED).done:
+                yield running.pop(future)[0], future

@@ -1,0 +1,32 @@
+"""`pix2dslr serve`: the HTTP service."""
+
+import os
+from typing import Annotated, Final
+
+import typer
+
+from service import telemetry
+from service.commands.common import examples, fail, read_settings
+
+EXAMPLES: Final = examples(
+    ("pix2dslr serve", "on http://127.0.0.1:8000"),
+    ("pix2dslr serve --host 0.0.0.0 --port 9000", "for other machines too"),
+    ("PIX2DSLR_DEVICE=cuda pix2dslr serve", "never without a GPU"),
+)
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="address to listen on", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on", show_default="8000")] = None,
+) -> None:
+    """Serve the HTTP API; every setting is read from the environment too, with the prefix PIX2DSLR_."""
+    from service.app import create_app  # FastAPI takes half of a command's start
+    from service.server import serve as run_server
+
+    settings = read_settings(host=host, port=port)
+    telemetry.set_up_log(settings.log_level)
+    try:
+        code = run_server(create_app(settings), settings.host, settings.port)
+    except OSError as error:
+        fail(f"can't listen on {settings.host}:{settings.port}: {os.strerror(error.errno or 0)}")
+    raise typer.Exit(code)

@@ -1,0 +1,135 @@
+"""How near a picture is to its reference, before and after it is enhanced; what POST /evaluate and the shell share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from service.alignment import align
+from service.codec import as_srgb, decode
+from service.pipeline import Outcome, Pipeline
+from service.quality import colour_difference, psnr, require_same_size, seam_index, ssim
+from service.scheduler import Job
+from service.schemas import Alignment, EvaluateOptions, Evaluation, Gain, Scores
+from service.telemetry import Stopwatch
+
+Image = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A picture measured against its reference.
+
+    Attributes:
+        outcome: what became of the picture, with its source.
+        before, after, reference: uint8 (h, w, 3), RGB: the part of each that was measured.
+        scores: the answer.
+    """
+
+    outcome: Outcome
+    before: Image
+    after: Image
+    reference: Image
+    scores: Evaluation
+
+
+def compare(
+    pipeline: Pipeline,
+    image: bytes,
+    reference: bytes,
+    options: EvaluateOptions,
+    watch: Stopwatch,
+    on_job: Callable[[Job], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Comparison:
+    """Enhance a picture and measure it, before and after, against its reference.
+
+    Args:
+        pipeline: what enhances it.
+        image, reference: the whole files.
+        options: how.
+        watch: gets the seconds of each stage.
+        on_job, progress: as `Pipeline.enhance`.
+
+    Raises:
+        SizesDiffer: the files differ in size and are not to be aligned.
+        NotAligned, BarelyOverlaps: as `align`.
+        TooSmall: as `ssim`.
+        Exception: whatever `Pipeline.enhance` raises.
+    """
+    header = pipeline.read_header(reference)
+    if not options.align:
+        require_same_size(pipeline.read_header(image), header)
+    outcome = pipeline.enhance(
+        image,
+        watch,
+        options.camera,
+        options.strength,
+        options.overlap,
+        on_job=on_job,
+        progress=progress,
+        keep_source=True,
+    )
+    assert outcome.source is not None
+    before = as_srgb(outcome.source)
+    after = as_srgb(outcome.enhancement.picture)
+    with watch.stage("quality"):
+        seams = seam_index(before, after, outcome.enhancement.layout)
+        truth = as_srgb(decode(reference, header))
+        alignment = None
+        if options.align:
+            aligned = align(before, truth)
+            truth = aligned.reference
+            height, width = truth.shape[:2]
+            here = np.s_[aligned.top : aligned.top + height, aligned.left : aligned.left + width]
+            before, after = before[here], after[here]
+            alignment = Alignment(
+                inliers=aligned.inliers, left=aligned.left, top=aligned.top, width=width, height=height
+            )
+        scores = _scores(before, truth), _scores(after, truth)
+    return Comparison(outcome, before, after, truth, _answer(outcome, scores, seams, alignment, watch))
+
+
+def _answer(
+    outcome: Outcome,
+    scores: tuple[Scores, Scores],
+    seams: float | None,
+    alignment: Alignment | None,
+    watch: Stopwatch,
+) -> Evaluation:
+    before, after = scores
+    height, width = outcome.enhancement.picture.pixels.shape[:2]
+    return Evaluation(
+        camera=outcome.camera,
+        device=outcome.generator.device,
+        width=width,
+        height=height,
+        tiles=outcome.enhancement.layout.tiles,
+        input=before,
+        output=after,
+        gain=Gain(
+            psnr=None if before.psnr is None or after.psnr is None else after.psnr - before.psnr,
+            ssim=after.ssim - before.ssim,
+            colour_difference=after.colour_difference - before.colour_difference,
+        ),
+        seam_index=seams,
+        alignment=alignment,
+        timings=dict(watch.seconds),
+    )
+
+
+def _scores(picture: Image, reference: Image) -> Scores:
+    ratio = psnr(picture, reference)
+    return Scores(
+        psnr=ratio if np.isfinite(ratio) else None,
+        ssim=ssim(picture, reference),
+        colour_difference=colour_difference(picture, reference),
+    )
+
+
+def side_by_side(*pictures: Image) -> Image:
+    """Lay pictures (H, W, 3) of one size next to each other, 8 white pixels apart."""
+    gap = np.full((pictures[0].shape[0], 8, 3), 255, np.uint8)
+    parts = [part for picture in pictures for part in (gap, picture)][1:]
+    return np.concatenate(parts, axis=1)
