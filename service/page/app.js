@@ -172,9 +172,12 @@ async function runNext() {
   const next = current?.state === "waiting" ? current : photos.find(({ state }) => state === "waiting");
   if (!next) return;
   working = true;
-  await run(next);
-  working = false;
-  runNext();
+  try {
+    await run(next);
+  } finally {
+    working = false;
+    runNext();
+  }
 }
 
 async function run(photo) {
@@ -240,9 +243,10 @@ $("retry").onclick = () => {
   $("stage").focus();
   runNext();
 };
-$("remove").onclick = () => {
+$("remove").onclick = $("remove-current").onclick = () => {
   const at = photos.indexOf(current);
   if (at < 0) return;
+  current.controller?.abort();
   photos.splice(at, 1);
   current.entry.remove();
   for (const url of Object.values(current.views)) URL.revokeObjectURL(url);
@@ -313,7 +317,7 @@ async function showCurrent() {
 /** Bring everything but the pictures up to date. */
 function refresh() {
   $("empty").hidden = Boolean(current);
-  $("add").hidden = !photos.length;
+  $("add").hidden = $("remove-current").hidden = !photos.length;
   const problem = current?.problem;
   const failure = problem && current.state !== "running";
   $("failure").hidden = !failure && current?.state !== "cancelled";

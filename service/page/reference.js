@@ -112,9 +112,12 @@ export class Reference {
       $("scores").hidden = false;
       $("drop-reference").scrollIntoView({ block: "nearest" });
     }
-    $("reference-note").textContent = alignment
-      ? `Lined up by ${number(alignment.inliers)} points; measured on ${number(alignment.width)} × ${number(alignment.height)} pixels.`
-      : "";
+    const gain = (output.psnr ?? Infinity) - (input.psnr ?? Infinity);
+    const words = Number.isFinite(gain)
+      ? `Enhanced, the photo is ${number(Math.abs(gain), 1)} dB ${gain < 0 ? "farther from" : "nearer to"} the reference.`
+      : "Before or after, the photo equals the reference.";
+    const where = alignment ? ` Measured where both show the scene, ${alignment.width} × ${alignment.height} pixels.` : "";
+    $("reference-note").textContent = words + where;
   }
 
   #reset(note) {

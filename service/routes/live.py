@@ -53,6 +53,9 @@ router = APIRouter()
 _MOST_WAIT: Final = 4
 """Photos that may wait on one connection: each is held in memory as it came."""
 
+_MOST_CHARACTERS: Final = 10_000
+"""Of a text message: options take a few hundred, and parsing blocks everyone."""
+
 _GOING_AWAY: Final = 1001
 
 
@@ -156,7 +159,7 @@ class _Connection:
 
     async def _follow(self, text: str) -> None:
         try:
-            message = json.loads(text)
+            message = json.loads(text) if len(text) <= _MOST_CHARACTERS else None
         except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):

@@ -236,6 +236,8 @@ def test_a_reference_shows_scores_and_a_map(page: Page, server: Server, align: b
         scores = client.post("/evaluate", files={"image": png(dim), "reference": png(other)}, data=form).json()
     assert page.inner_text("#psnr-before") == f"{scores['input']['psnr']:.2f}"
     assert page.inner_text("#psnr-after") == f"{scores['output']['psnr']:.2f}"
+    gain = scores["output"]["psnr"] - scores["input"]["psnr"]
+    assert f"the photo is {gain:.1f} dB nearer to the reference" in page.inner_text("#reference-note")
     assert page.inner_text("#ssim-after") == f"{scores['output']['ssim']:.4f}"
     page.click("#difference")
     expect(page.locator("#legend")).to_be_visible()
@@ -283,6 +285,18 @@ def test_cancelling_stops_the_work_on_the_server(page: Page, server: Server) -> 
     assert server.metric(ended) >= 1
     page.click("#retry")
     expect(page.locator("#download")).to_be_enabled()
+
+
+def test_removing_a_photo_stops_its_work_and_the_next_one_is_done(page: Page) -> None:
+    page.set_input_files("#files", [file(BIG, "big.jpg"), file(jpeg(), "small.jpg")])
+    expect(page.locator("#working-text")).to_contain_text("tiles")
+    page.get_by_role("button", name="Remove this photo").click()
+    expect(page.locator("#strip button")).to_have_count(1)
+    expect(page.locator("#download")).to_be_enabled()
+    assert saved(page)[0] == "small-enhanced.jpg"
+    page.get_by_role("button", name="Remove this photo").click()
+    expect(page.locator("#empty")).to_be_visible()
+    expect(page.locator("#choose")).to_be_focused()
 
 
 def test_leaving_the_page_stops_the_work_too(page: Page, server: Server) -> None:
