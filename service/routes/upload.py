@@ -218,7 +218,7 @@ def form_schema(options: type[BaseModel], reference: str, *, reference_required:
     content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
     described: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
     if not reference_required:
-        content |= {media_type(format_): {"schema": BINARY} for format_ in FORMATS}
+        content |= {kind: {"schema": BINARY} for kind in ("image/*", *map(media_type, FORMATS))}
         content |= {_ANY_TYPE: {"schema": BINARY}, _ZIP_TYPES[0]: {"schema": BINARY}}
         # a raw body leaves the options to the query
         described["parameters"] = [
