@@ -24,7 +24,6 @@ def main() -> int:
         except Problem as problem:
             print(problem, file=sys.stderr)
             return 1
-    assert done is not None, "nothing was said to be known"
     arguments.target.write_bytes(done.data)
     print(f"{arguments.target}: {done.tiles} tiles by {done.camera} on {done.device}")
     return 0

@@ -58,7 +58,7 @@ class UnzippedTooLarge(Exception):
 
 
 class UnusableEntry(Exception):
-    """One file of a zip can't be had; the message says why in words for the client."""
+    """One file of several can't be had; the message says why in words for the client."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class File:
 
     Attributes:
         name: as it came; in an answer only through `Names`.
-        read: gives its bytes; one of a zip is unzipped then and raises `UnusableEntry` where it can't be.
+        read: gives its bytes; one of a zip is unzipped then. Raises `UnusableEntry` where it can't be had.
     """
 
     name: str

@@ -103,7 +103,7 @@ _TABLE: Mapping[type[Exception], _Row] = {
         Problem("unzipped-too-large", 413, "The zip holds too many bytes"),
         lambda e: f"Its files claim {_counted(e.claimed)} bytes; send at most {_counted(e.limit)}, unzipped.",
     ),
-    UnusableEntry: _Row(Problem("unusable-entry", 422, "A file of the zip can't be used"), str),
+    UnusableEntry: _Row(Problem("unusable-entry", 422, "A file of several can't be used"), str),
     UnsupportedMediaType: _Row(
         Problem("unsupported-media-type", 415, "The request's body is of a kind that is not taken"),
         str,

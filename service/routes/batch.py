@@ -141,7 +141,7 @@ class EnhancedZip(StreamingResponse):
                 continue
             data, format_ = result.outcome
             name = names.take(self._names[result.index], suffixes_of(format_))
-            await send_all(await anyio.to_thread.run_sync(writer.add, name, data, limiter=self._limiter))
+            await send_all(await anyio.to_thread.run_sync(writer.add, name, data))
         told = BatchErrors(errors=sorted(errors, key=lambda error: error.index))
         await send_all(writer.add(ERRORS, told.model_dump_json(indent=1).encode()))
         await send_all(writer.close())

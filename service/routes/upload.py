@@ -13,7 +13,7 @@ from fastapi import Request
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from service.archive import File, Limits, TooManyFiles, is_zip, read_zip
+from service.archive import File, Limits, TooManyFiles, UnusableEntry, is_zip, read_zip
 from service.codec import FORMATS, media_type
 from service.problems import MalformedRequest, UnsupportedMediaType
 from service.scheduler import Job
@@ -80,22 +80,27 @@ async def read_upload(request: Request, options: type[Options], limits: Limits |
             "Send multipart/form-data with a file image, or a picture as body with its image/ type.",
             {"Accept-Post": accepted},
         )
-    if not images or not all(data for _, data in images):
+    if not images or images == [(images[0][0], b"")]:
         raise MalformedRequest("The file image is missing or empty.")
     if reference == b"":
         raise MalformedRequest("The file reference is empty.")
-    files = [File(name, partial(bytes, data)) for name, data in images]
-    several = len(files) > 1
-    if limits is not None and any(is_zip(data) for _, data in images):
-        if several:
-            raise MalformedRequest("A zip comes alone: send one zip, or several pictures.")
+    several = len(images) > 1
+    if limits is not None and not several and is_zip(images[0][1]):
         # in a thread: looking through tens of megabytes would hold up everyone else
         files, several = await anyio.to_thread.run_sync(read_zip, images[0][1], limits), True
     elif kind in _ZIP_TYPES:
         raise MalformedRequest("The body is no zip.")
+    else:
+        files = [File(name, partial(_picture_alone if several else bytes, data)) for name, data in images]
     if several and reference is not None:
         raise MalformedRequest("A reference goes with one picture.")
     return Upload(files, several, reference, options.model_validate(fields))
+
+
+def _picture_alone(data: bytes) -> bytes:
+    if is_zip(data):
+        raise UnusableEntry("It is a zip: send it alone, or its pictures.")
+    return data
 
 
 async def _read_form(
@@ -218,7 +223,7 @@ def form_schema(options: type[BaseModel], reference: str, *, reference_required:
     content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
     described: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
     if not reference_required:
-        content |= {media_type(format_): {"schema": BINARY} for format_ in FORMATS}
+        content |= {kind: {"schema": BINARY} for kind in ("image/*", *map(media_type, FORMATS))}
         content |= {_ANY_TYPE: {"schema": BINARY}, _ZIP_TYPES[0]: {"schema": BINARY}}
         # a raw body leaves the options to the query
         described["parameters"] = [

@@ -35,14 +35,15 @@ def test_it_has_every_operation() -> None:
 
 def test_a_picture(api: Client, photo: npt.NDArray[np.uint8]) -> None:
     done = api.enhance(png(photo), EnhanceOptions(strength=0, format="webp", encoder_quality=100), reference=png(photo))
-    assert done is not None
     np.testing.assert_array_equal(pixels_of(done.data), photo)
     assert (done.media_type, done.camera, done.psnr, done.ssim) == ("image/webp", "iphone", math.inf, 1.0)
     enhanced = api.enhance(png(photo))
-    assert enhanced is not None
     assert enhanced.psnr is None
     assert np.abs(pixels_of(enhanced.data).astype(int) - photo).mean() > 2
-    assert api.enhance(png(photo), known=enhanced.etag) is None
+    assert api.enhance_if_new(png(photo), enhanced.etag) is None
+    other = api.enhance_if_new(png(photo), enhanced.etag, EnhanceOptions(strength=0.5))
+    assert other is not None
+    assert other.etag != enhanced.etag
 
 
 def test_several(api: Client) -> None:

@@ -45,7 +45,7 @@ class Enhanced:
     Attributes:
         data: the file.
         media_type: such as `image/jpeg`.
-        etag: give it back as `known`.
+        etag: names it, for `enhance_if_new`.
         camera, device, tiles: how it was enhanced.
         psnr, ssim: against the reference, None where none was sent. `psnr` is infinite where they are equal.
     """
@@ -84,44 +84,42 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def enhance(
-        self,
-        image: bytes,
-        options: EnhanceOptions | None = None,
-        reference: bytes | None = None,
-        known: str | None = None,
-    ) -> Enhanced | None:
+    def enhance(self, image: bytes, options: EnhanceOptions | None = None, reference: bytes | None = None) -> Enhanced:
         """Enhance a picture.
 
         Args:
             image: the file.
             options: defaults where None.
             reference: a picture of the same size to measure the answer against.
-            known: the `etag` of an answer that is at hand.
-
-        Returns:
-            The picture, or None where `known` names what it would be.
 
         Raises:
             Problem: the service refused.
         """
+        return _enhanced(self._ask(image, options, reference, {}))
+
+    def enhance_if_new(
+        self, image: bytes, known: str, options: EnhanceOptions | None = None, reference: bytes | None = None
+    ) -> Enhanced | None:
+        """Enhance a picture unless its answer is at hand already.
+
+        Args:
+            image, options, reference: as for `enhance`.
+            known: the `etag` of the answer that is at hand.
+
+        Returns:
+            The picture, or None where it would be the same; nothing is computed for it.
+
+        Raises:
+            Problem: the service refused.
+        """
+        answer = self._ask(image, options, reference, {"If-None-Match": known})
+        return None if answer.status_code == httpx.codes.NOT_MODIFIED else _enhanced(answer)
+
+    def _ask(
+        self, image: bytes, options: EnhanceOptions | None, reference: bytes | None, headers: dict[str, str]
+    ) -> httpx.Response:
         files = {"image": image} if reference is None else {"image": image, "reference": reference}
-        headers = {} if known is None else {"If-None-Match": known}
-        answer = self._http.post("/enhance", files=files, data=_fields(options), headers=headers)
-        if answer.status_code == httpx.codes.NOT_MODIFIED:
-            return None
-        _check(answer)
-        told = answer.headers
-        return Enhanced(
-            answer.content,
-            told["content-type"],
-            told["etag"],
-            told["x-pix2dslr-camera"],
-            told["x-pix2dslr-device"],
-            int(told["x-pix2dslr-tiles"]),
-            _number(told, "x-psnr"),
-            _number(told, "x-ssim"),
-        )
+        return self._http.post("/enhance", files=files, data=_fields(options), headers=headers)
 
     def enhance_several(
         self, pictures: Iterable[tuple[str, bytes]], to: BinaryIO, options: EnhanceOptions | None = None
@@ -187,6 +185,21 @@ class Client:
 
 def _fields(options: BaseModel | None) -> dict[str, Any]:
     return {} if options is None else options.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+
+
+def _enhanced(answer: httpx.Response) -> Enhanced:
+    _check(answer)
+    told = answer.headers
+    return Enhanced(
+        data=answer.content,
+        media_type=told["content-type"],
+        etag=told["etag"],
+        camera=told["x-pix2dslr-camera"],
+        device=told["x-pix2dslr-device"],
+        tiles=int(told["x-pix2dslr-tiles"]),
+        psnr=_number(told, "x-psnr"),
+        ssim=_number(told, "x-ssim"),
+    )
 
 
 def _number(headers: Mapping[str, str], name: str) -> float | None:
