@@ -6,6 +6,7 @@ Whatever else there is, lookup tables and CMYK, goes through Little CMS.
 """
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Final, Protocol, TypeVar
@@ -80,6 +81,13 @@ def _encoding(curve: Curve) -> Floats:
     return np.interp(_NODES**2, curve, _NODES).astype(np.float32)
 
 
+def _pieces(pixels: Samples | Floats) -> Iterator[slice]:
+    """Split rows so that what is worked out on the way stays in the cache: a third of the time."""
+    rows = max(1, 16_384 // pixels.shape[1])
+    for top in range(0, pixels.shape[0], rows):
+        yield slice(top, top + rows)
+
+
 def _encoded(linear: Floats, tables: Floats) -> Floats:
     roots = np.sqrt(np.maximum(linear, 0, out=linear), out=linear)
     return _looked_up(_indices(roots, 65_535), tables)
@@ -115,13 +123,18 @@ class MatrixSpace:
         return np.stack([_encoding(self.curves[:, channel]) for channel in range(3)], axis=1)
 
     def to_srgb(self, pixels: Samples) -> Bytes:
-        linear = _looked_up(pixels, _decoding(self.curves, pixels))
-        mixed = np.asarray(cv2.transform(linear, self._to_linear_srgb), np.float32)
-        return _looked_up(_indices(mixed, 65_535), _srgb_tables()[1])
+        curves, output = _decoding(self.curves, pixels), np.empty(pixels.shape, np.uint8)
+        for here in _pieces(pixels):
+            mixed = np.asarray(cv2.transform(_looked_up(pixels[here], curves), self._to_linear_srgb), np.float32)
+            output[here] = _looked_up(_indices(mixed, 65_535), _srgb_tables()[1])
+        return output
 
     def from_srgb(self, rgb: Floats) -> Floats:
-        mixed = cv2.transform(_linear_srgb(rgb), self._from_linear_srgb)
-        return _encoded(np.asarray(mixed, np.float32), self._encodings)
+        output = np.empty_like(rgb)
+        for here in _pieces(rgb):
+            mixed = cv2.transform(_linear_srgb(rgb[here]), self._from_linear_srgb)
+            output[here] = _encoded(np.asarray(mixed, np.float32), self._encodings)
+        return output
 
 
 @dataclass(frozen=True, eq=False)
