@@ -211,6 +211,7 @@ _EXAMPLES: Final[tuple[Exception, ...]] = (
     UnsupportedFormat(),
     PictureTooLarge(230_400_000, 100_000_000),
     SideTooLong(20_000, 16_383, "webp"),
+    NotWritable("heic"),
     UnknownCamera("kodak", ("blackberry", "iphone", "sony")),
     SizesDiffer((3024, 4032), (1512, 2016)),
     TooSmall(11),
