@@ -40,6 +40,8 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("spec", set()),
         ("codec", set()),
         ("alignment", set()),
+        ("archive", set()),
+        ("negotiation", set()),
         ("tiling", {"service.spec"}),
         ("quality", {"service.spec", "service.tiling"}),
         ("sessions", set()),
