@@ -46,6 +46,8 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("codec", {"service.colour", "service.heif", "service.metadata", "service.png", "service.tiff"}),
         ("view", {"service.codec", "service.colour", "service.tiling"}),
         ("alignment", set()),
+        ("archive", set()),
+        ("negotiation", set()),
         ("tiling", {"service.spec"}),
         ("quality", {"service.spec", "service.tiling"}),
         ("sessions", set()),

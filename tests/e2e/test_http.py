@@ -1,5 +1,7 @@
 """What HTTP asks of every resource: conditions, methods, other origins."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import httpx
 import pytest
 
@@ -30,6 +32,21 @@ def test_who_has_the_answer_gets_304_and_nothing_is_computed(server: Server) -> 
             assert computed.status_code == 200
             assert computed.headers["etag"] == tag
             assert computed.content == first.content, "the tag is a strong one"
+
+
+def test_one_tag_stands_for_the_same_bytes_whatever_else_shares_the_batches(server: Server) -> None:
+    pictures = [png(noise(150 + 40 * i, 260, i)) for i in range(4)]
+
+    def enhance(i: int) -> tuple[str, bytes]:
+        with server.client() as client:
+            answer = client.post("/enhance", files={"image": pictures[i % 4]}, data={"format": "png"})
+        return answer.headers["etag"], answer.content
+
+    alone = dict(enhance(i) for i in range(4))
+    assert len(alone) == 4
+    with ThreadPoolExecutor(8) as pool:
+        for tag, body in pool.map(enhance, range(40)):
+            assert alone[tag] == body
 
 
 def test_the_tag_depends_on_all_that_the_answer_does(server: Server) -> None:
