@@ -56,7 +56,13 @@ function rested(act) {
 
 const measureAgain = rested(() => reference.measure());
 
+$("live-strength").oninput = () => {
+  $("strength").value = $("live-strength").value;
+  $("strength").oninput();
+};
+
 $("strength").oninput = () => {
+  $("live-strength").value = $("strength").value;
   $("strength-out").textContent = percent(strength());
   compare.strength = strength();
   reference.strengthMoved();

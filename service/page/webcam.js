@@ -103,7 +103,8 @@ export class Webcam {
     for (const [frame, at] of this.#captured) if (now - at > TIMED_OUT_MS) this.#captured.delete(frame);
     // twice as many as are answered, so that the one that waits is never old; none while the line is full
     const pace = Math.max(1000 / MOST_FPS, this.#period / 2) - 4;
-    if (this.#encoding || !wire.isOpen || wire.congestion || this.#captured.size > 2 || now - this.#lastSent < pace) return;
+    const most = this.#done.length < 3 ? 1 : 3; // at first nobody knows how fast it is
+    if (this.#encoding || !wire.isOpen || wire.congestion || this.#captured.size >= most || now - this.#lastSent < pace) return;
     this.#encoding = true;
     this.#lastSent = now;
     const { videoWidth, videoHeight } = this.#video;

@@ -39,6 +39,19 @@ def test_frames_come_back_enhanced(page: Page, server: Server) -> None:
     assert colour[1] > 60
     assert colour[1] > colour[0] + 30
     assert colour[1] > colour[2] + 30
+    # at strength 0 a frame comes back as the camera gave it: the disc's ground is plain
+    page.get_by_role("slider", name="Strength").filter(visible=True).fill("0")
+    page.wait_for_function(
+        """() => {
+            const copy = new OffscreenCanvas(320, 240);
+            const context = copy.getContext("2d", { willReadFrequently: true });
+            context.drawImage(document.querySelector("#enhanced"), 0, 0);
+            const { data } = context.getImageData(100, 180, 120, 40);
+            const greens = data.filter((_, i) => i % 4 === 1);
+            return Math.max(...greens) - Math.min(...greens) <= 3;
+        }""",
+        polling=50,
+    )
     page.click("#live-start")
     expect(page.locator("#live-start")).to_have_text("Start the camera")
     assert page.evaluate("document.querySelector('#raw').srcObject") is None, "the camera's light is off"
