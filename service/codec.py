@@ -230,6 +230,7 @@ def _pillow_header(data: bytes, format_: Format) -> Header:
         frames, sampling, clear_grey = getattr(image, "n_frames", 1), None, None
         grey = image.mode in _GREY_MODES
         if format_ == "png":
+            grey = png.is_grey(data)
             orientation, said = png.metadata_of(data)
             if image.mode in ("L", "I;16") and isinstance(image.info.get("transparency"), int):
                 clear_grey = image.info["transparency"]
@@ -538,11 +539,19 @@ def _by_opencv(channels: Pixels, suffix: str, options: list[int], *, spend: bool
 
 
 def _by_pillow(channels: Pixels, name: str, said: Metadata, profile: bytes | None, **options: Any) -> bytes:
-    file = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(channels))
     blocks = {"exif": said.exif, "xmp": said.xmp, "icc_profile": profile}
     kept = {key: block for key, block in blocks.items() if block}
-    Image.fromarray(np.ascontiguousarray(channels)).save(file, name, **kept, **options)
-    return file.getvalue()
+    while True:
+        file = io.BytesIO()
+        try:
+            image.save(file, name, **kept, **options)
+        except Exception:
+            # AVIF's writer reads EXIF, and broken metadata must not cost the picture
+            if kept.pop("exif", None) is None:
+                raise
+            continue
+        return file.getvalue()
 
 
 def _swapped(pixels: Pixels) -> Pixels:

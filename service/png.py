@@ -28,6 +28,11 @@ def chunks_fit(data: bytes) -> bool:
     return False
 
 
+def is_grey(data: bytes) -> bool:
+    """Whether a file has grey samples, with alpha or without; Pillow calls 16-bit ones with alpha RGBA."""
+    return data[25] in (0, 4)
+
+
 def metadata_of(data: bytes) -> tuple[int, Metadata]:
     """Return the orientation and the metadata of a PNG file; they may also lie behind the samples."""
     exif = xmp = iptc = None

@@ -25,6 +25,7 @@ _DEFLATE: Final = 8
 _KEPT: Final = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 33432, *range(40091, 40096))
 """Tags of the first directory that describe the picture and not how it is stored."""
 _NESTED: Final = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+_MAX_VALUES: Final = 1 << 20
 _MAX_PAGES: Final = 10_000
 _ROOM: Final = 1 << 24
 """Samples of a strip or tile that are allowed whatever the picture's size."""
@@ -70,7 +71,21 @@ class Layout:
 
 
 def tags_of(data: bytes) -> Tags:
-    """Read the first directory."""
+    """Read the first directory.
+
+    Raises:
+        Unreadable: it lists more values than any writer's; each of them takes a dozen times its bytes once read.
+    """
+    order = "<" if data[:1] == b"I" else ">"
+    places = [struct.unpack_from(order + "I", data, 4)[0]]
+    for place in places:
+        (entries,) = struct.unpack_from(order + "H", data, place)
+        for i in range(entries):
+            tag, kind, count, value = struct.unpack_from(order + "HHII", data, place + 2 + 12 * i)
+            if count > _MAX_VALUES and kind not in (1, 2, 6, 7):  # not bytes
+                raise Unreadable("a tag lists too many values")
+            if tag in _NESTED and len(places) <= len(_NESTED):
+                places.append(value)
     file = io.BytesIO(data)
     tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
     file.seek(tags.next)

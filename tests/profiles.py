@@ -134,8 +134,7 @@ def lab_of(xyz: Floats) -> Floats:
 def xyz_of(lab: Floats) -> Floats:
     y = (lab[..., 0] + 16) / 116
     f = np.stack([y + lab[..., 1] / 500, y, y - lab[..., 2] / 200], axis=-1)
-    xyz: Floats = np.where(f > 6 / 29, f**3, (116 * f - 16) * 27 / 24_389) * D50
-    return xyz
+    return np.asarray(np.where(f > 6 / 29, f**3, (116 * f - 16) * 27 / 24_389) * D50)
 
 
 def scanner(*, one_way: bool) -> bytes:

@@ -2,17 +2,23 @@ import io
 import re
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import httpx
 import numpy as np
 import numpy.typing as npt
+import pillow_heif
 import pytest
 import skimage.data
+import tifffile
 from PIL import Image
 
 from service.quality import seam_index
 from service.spec import TILE
 from service.tiling import plan
+from tests import profiles
 from tests.e2e.conftest import Server, noise, pixels_of, png
+
+pillow_heif.register_heif_opener()
 
 
 def encoded(pixels: npt.NDArray[np.uint8], format_: str, **options: object) -> bytes:
@@ -126,6 +132,52 @@ def test_the_orientation_is_applied_and_alpha_kept(identity_server: Server, phot
         assert image.getexif()[0x0112] == 1
     with Image.open(io.BytesIO(clear.content)) as image:
         np.testing.assert_array_equal(np.asarray(image), alpha)
+
+
+def test_what_an_iphone_sends_comes_back_as_it_came(identity_server: Server, photo: npt.NDArray[np.uint8]) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "Apple", 6
+    profile = profiles.display_p3()
+    file = encoded(photo, "HEIF", quality=-1, chroma=444, exif=exif.tobytes(), icc_profile=profile)
+    with identity_server.client() as client:
+        answer = client.post("/enhance", content=file, headers={"Content-Type": "image/heic"})
+        as_jpeg = client.post(
+            "/enhance", params={"format": "jpeg"}, content=file, headers={"Content-Type": "image/heic"}
+        )
+        scores = client.post("/evaluate", files={"image": file, "reference": file}).json()
+    assert answer.headers["content-type"] == "image/heic"
+    assert "x-pix2dslr-frames" not in answer.headers
+    for body in (answer.content, as_jpeg.content):
+        with Image.open(io.BytesIO(body)) as image:
+            assert image.size == (400, 600)
+            assert image.info["icc_profile"] == profile
+            assert image.getexif()[0x010F] == "Apple"
+            difference = np.asarray(image.convert("RGB"), int) - np.rot90(photo, -1)
+            assert np.abs(difference).mean() < 2
+    assert scores["input"]["psnr"] is None, "a picture is its own best reference, whatever its profile"
+
+
+def test_an_animation_says_how_many_frames_there_are(identity_server: Server) -> None:
+    frames = [Image.fromarray(noise(40, 50, seed)) for seed in range(3)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "PNG", save_all=True, append_images=frames[1:])
+    with identity_server.client() as client:
+        answer = client.post("/enhance", files={"image": buffer.getvalue()})
+    assert answer.headers["x-pix2dslr-frames"] == "3"
+    np.testing.assert_array_equal(pixels_of(answer.content), noise(40, 50, 0))
+
+
+def test_sixteen_bits_of_a_wide_gamut_come_back_bit_for_bit(identity_server: Server) -> None:
+    samples = np.random.default_rng(0).integers(0, 65_536, (150, 170, 3), np.uint16)
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, samples, photometric="rgb", iccprofile=profiles.prophoto())
+    with identity_server.client() as client:
+        answer = client.post("/enhance", files={"image": buffer.getvalue()}, data={"metadata": "strip"})
+    assert answer.headers["content-type"] == "image/tiff"
+    decoded = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(np.asarray(decoded)[:, :, ::-1], samples)
+    with Image.open(io.BytesIO(answer.content)) as image:
+        assert image.info["icc_profile"] == profiles.prophoto(), "colour is no metadata"
 
 
 def test_strength_and_overlap_matter(client: httpx.Client, photo: npt.NDArray[np.uint8]) -> None:

@@ -22,9 +22,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, ImageOps, IptcImagePlugin, PngImagePlugin
 
-from service.codec import FORMATS, Format, Picture, answer_format, as_srgb, decode, encode, read_header
+from service import heif
+from service.codec import (
+    FORMATS,
+    Format,
+    MalformedPicture,
+    NotWritable,
+    Picture,
+    answer_format,
+    as_srgb,
+    decode,
+    encode,
+    read_header,
+)
 from service.enhancer import Enhancer
 from service.generator import Generator
+from service.problems import words_for
 from service.scheduler import Scheduler
 from service.view import View
 from tests import profiles
@@ -567,6 +580,15 @@ class TestFormats:
         if target is None:
             table.row(f"{source}, as it came", f"mean difference {away:.2f} of 255")
 
+    def test_without_an_encoder_heic_is_answered_as_jpeg(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # distributions build libheif without x265, which no wheel can be made to lack
+        monkeypatch.setattr(heif, "can_encode", lambda: False)
+        header = read_header(saved(photo(), "heic"), 10**6)
+        assert answer_format(header) == "jpeg"
+        with pytest.raises(NotWritable) as error:
+            answer_format(header, "heic")
+        assert "HEIC" in words_for(error.value)
+
     @pytest.mark.parametrize("format_", ["png", "webp", "avif", "tiff", "heic"])
     def test_the_first_frame_counts(self, through: Through, table: Table, format_: Format) -> None:
         frames = [Image.fromarray(photo()), Image.fromarray(photo()[::-1].copy()), Image.fromarray(255 - photo())]
@@ -592,6 +614,34 @@ class TestFormats:
         worst = furthest(opened(through(data, "png")), opened(saved(first, "jpeg", quality=95)))
         assert worst <= 2
         table.row("JPEG with a gain map behind it", f"the picture, furthest sample {worst}; 1 frame")
+
+
+class TestHostileTiff:
+    def test_more_values_than_any_writer_lists_are_refused_unread(self) -> None:
+        count = 1 << 21
+        entries = struct.pack("<HHII", 256, 3, 1, 10) + struct.pack("<HHII", 257, 3, 1, 10)
+        entries += struct.pack("<HHII", 273, 4, count, 200) + struct.pack("<HHII", 279, 4, count, 200)
+        data = struct.pack("<4sIH", b"II*\0", 8, 4) + entries + bytes(4)
+        with pytest.raises(MalformedPicture, match="too many values"):
+            read_header(data.ljust(200 + 4 * count, b"\0"), 10**6)
+
+    def test_a_tile_beyond_the_picture_is_refused_unread(self) -> None:
+        written = io.BytesIO()
+        tifffile.imwrite(written, photo(), photometric="rgb", tile=(64, 64))
+        data = bytearray(written.getvalue())
+        for tag in (322, 323):
+            place = data.index(struct.pack("<H", tag), 8)
+            assert struct.unpack_from("<I", data, place + 4) == (1,)
+            struct.pack_into("<HII", data, place + 2, 4, 1, 65_520)
+        with pytest.raises(MalformedPicture, match="tile"):
+            read_header(bytes(data), 10**6)
+
+    def test_directories_in_a_ring_are_counted_once(self) -> None:
+        data = bytearray(saved(photo(), "tiff"))
+        (first,) = struct.unpack_from("<I", data, 4)
+        (entries,) = struct.unpack_from("<H", data, first)
+        struct.pack_into("<I", data, first + 2 + 12 * entries, first)
+        assert read_header(bytes(data), 10**6).frames == 1
 
 
 @settings(max_examples=80, deadline=None)

@@ -128,7 +128,7 @@ class EnhanceOptions(BaseModel):
         ),
     ] = "balanced"
     format: Annotated[
-        Literal["jpeg", "png", "webp"] | None,
+        Literal["jpeg", "png", "webp", "tiff", "bmp", "heic", "avif"] | None,
         Field(
             description="The answer's format. Default: by the Accept header, else as it came.",
             examples=["png"],
@@ -138,7 +138,7 @@ class EnhanceOptions(BaseModel):
     encoder_quality: Annotated[
         int,
         Field(
-            description="Quality of JPEG and WebP; WebP is lossless at 100.",
+            description="Quality of JPEG, WebP, HEIC and AVIF; WebP is lossless at 100.",
             examples=[90],
             ge=1,
             le=100,
@@ -147,7 +147,11 @@ class EnhanceOptions(BaseModel):
     ] = 95
     metadata: Annotated[
         Literal["keep", "strip"],
-        Field(description="Whether EXIF and the colour profile go along.", examples=["strip"], title="Metadata"),
+        Field(
+            description="Whether EXIF, XMP and IPTC go along; the colour profile does, so that colours stay right.",
+            examples=["strip"],
+            title="Metadata",
+        ),
     ] = "keep"
 
 
