@@ -26,7 +26,7 @@ from service.commands.common import (
     settings_for,
     shown,
 )
-from service.commands.files import CantWrite, format_of, target_name, write_whole
+from service.commands.files import CantWrite, format_of, is_folder, size_of, target_name, write_whole
 from service.commands.folder import Folder
 from service.commands.ledger import FolderInUse, Ledger
 from service.commands.watch import Watch, WatchFailed
@@ -47,8 +47,12 @@ EXAMPLES: Final = examples(
 def enhance(
     paths: Annotated[
         list[Path],
+        # readable: one that can't be read is named like any other that fails, and the rest is done
         typer.Argument(
-            metavar="PATH...", help="pictures, folders of them, or - for standard input", show_default=False
+            metavar="PATH...",
+            help="pictures, folders of them, or - for standard input",
+            show_default=False,
+            readable=False,
         ),
     ],
     out: Annotated[
@@ -84,7 +88,7 @@ def enhance(
             batch.expect([task])
             batch.run([task])
     else:
-        folders = [path for path in paths if path.is_dir()]
+        folders = [path for path in paths if is_folder(path)]
         files = [path for path in paths if path not in folders]
         target = _folder_for(files, folders, out, format_)
         if watch and not folders:
@@ -95,11 +99,11 @@ def enhance(
 
 
 def _names_a_file(paths: Sequence[Path], out: Path | None) -> bool:
-    return out is not None and len(paths) == 1 and not paths[0].is_dir() and _is_file_name(out)
+    return out is not None and len(paths) == 1 and not is_folder(paths[0]) and _is_file_name(out)
 
 
 def _is_file_name(out: Path) -> bool:
-    return format_of(out) is not None and not out.is_dir()
+    return format_of(out) is not None and not is_folder(out)
 
 
 def _single(paths: Sequence[Path], out: Path | None, options: Options, *, force: bool) -> tuple[Task, Options]:
@@ -107,7 +111,7 @@ def _single(paths: Sequence[Path], out: Path | None, options: Options, *, force:
     if len(paths) > 1:
         raise typer.BadParameter("- stands for one picture, and there are more", param_hint="PATH...")
     (source,) = paths
-    if source.is_dir():
+    if is_folder(source):
         raise typer.BadParameter("a folder can't go to standard output", param_hint="--out")
     if source == STREAM and sys.stdin.isatty():
         raise typer.BadParameter("standard input is a terminal: redirect a picture to it", param_hint="PATH...")
@@ -133,7 +137,7 @@ def _single(paths: Sequence[Path], out: Path | None, options: Options, *, force:
 def _reader(source: Path) -> tuple[int, Callable[[], bytes]]:
     """Return a source's size in bytes, and what reads it; standard input is read at once."""
     if source != STREAM:
-        return (source.stat().st_size if source.exists() else 0), source.read_bytes
+        return size_of(source), source.read_bytes
     data = sys.stdin.buffer.read()
     return len(data), lambda: data
 
@@ -158,7 +162,7 @@ def _folder_for(files: Sequence[Path], folders: Sequence[Path], out: Path | None
     """Check what can be known before anything is made, and return the answers' folder with no link in its path."""
     if out is None:
         raise typer.BadParameter("name a folder for the answers", param_hint="--out")
-    if (out.exists() and not out.is_dir()) or (not out.exists() and format_of(out) is not None):
+    if not is_folder(out) and (os.path.lexists(out) or format_of(out) is not None):
         raise typer.BadParameter(f"{shown(out)} is no folder, which several pictures need", param_hint="--out")
     target = out.resolve()
     answers = {file.resolve(): target / target_name(Path(file.name), format_) for file in files}
@@ -203,7 +207,8 @@ def _coming(changes: Watch, folders: Sequence[Path], folder: Folder, batch: Batc
         batch.display.say(f"watching {', '.join(shown(each) for each in folders)}: Ctrl-C ends it")
     for path in changes.changed():
         tasks = [] if path is None else folder.from_change(path, folders)
-        batch.expect(tasks)
-        yield from tasks
-        if not tasks:
+        if tasks:
+            batch.expect(tasks)
+            yield from tasks
+        else:
             yield None

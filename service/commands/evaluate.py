@@ -20,7 +20,7 @@ from service.commands.common import (
     started,
 )
 from service.commands.display import Display
-from service.commands.files import CantWrite, Said, write_whole
+from service.commands.files import CantWrite, Said, is_folder, size_of, write_whole
 from service.commands.interruption import Interruption
 from service.commands.matching import match
 from service.commands.parallel import Running, default_jobs, in_parallel
@@ -51,9 +51,12 @@ class _Pair:
 
 
 def evaluate(
-    picture: Annotated[Path, typer.Argument(help="a picture, or a folder of them", show_default=False)],
+    picture: Annotated[Path, typer.Argument(help="a picture, or a folder of them", show_default=False, readable=False)],
     reference: Annotated[
-        Path, typer.Argument(help="what it should look like, such as the DSLR's; or a folder", show_default=False)
+        Path,
+        typer.Argument(
+            help="what it should look like, such as the DSLR's; or a folder", show_default=False, readable=False
+        ),
     ],
     camera: CameraOption = None,
     strength: StrengthOption = 1.0,
@@ -106,21 +109,14 @@ def evaluate(
 
 def _pairs(picture: Path, reference: Path) -> tuple[list[_Pair], list[Failure], int]:
     """Return what to measure, what can't be, and how many references are left over."""
-    if picture.is_dir() != reference.is_dir():
+    if is_folder(picture) != is_folder(reference):
         raise typer.BadParameter("name two pictures, or two folders", param_hint="PICTURE REFERENCE")
-    if not picture.is_dir():
-        return [_Pair(str(picture), picture, reference, _size(picture))], [], 0
+    if not is_folder(picture):
+        return [_Pair(str(picture), picture, reference, size_of(picture))], [], 0
     matches = match(picture, reference)
-    pairs = [_Pair(str(each.relative_to(picture)), each, other, _size(each)) for each, other in matches.pairs]
+    pairs = [_Pair(str(each.relative_to(picture)), each, other, size_of(each)) for each, other in matches.pairs]
     failures = [Failure(str(path), explain(error)) for path, error in matches.failed]
     return pairs, failures, matches.left
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # named when it is read
-        return 0
 
 
 def _measure(

@@ -72,6 +72,22 @@ class Stamp:
         return cls(status.st_size, status.st_mtime_ns)
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder; one that may not be looked at is told of when it is read."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def size_of(path: Path) -> int:
+    """Return a file's bytes, 0 where it can't be looked at."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 @cache
 def suffixes() -> Mapping[str, Format]:
     """Return the format of each suffix that a picture's name may end in, such as `.jpg`; in lower case."""

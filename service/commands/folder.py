@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from service.commands.batch import Batch, Task
-from service.commands.files import NotOurs, Said, Stamp, find, format_of, hidden, target_name, write_whole
+from service.commands.files import NotOurs, Said, Stamp, find, format_of, hidden, is_folder, target_name, write_whole
 from service.commands.ledger import Entry, Ledger, Options
 
 
@@ -86,7 +86,7 @@ class Folder:
             return []
         if path.resolve().is_relative_to(self._out) and not root.resolve().is_relative_to(self._out):
             return []
-        if path.is_dir():
+        if is_folder(path):
             return list(self.from_folder(root, root / within))
         return list(self._found(root, root / within)) if format_of(path) is not None else []
 

@@ -379,6 +379,9 @@ def test_a_target_that_can_not_be_written(run: Run, tmp_path: Path, identity_fol
             f"{source}/sub/b.png: can't write {out}/sub/b.png: Permission denied",
             f"{source}/sub/secret: Permission denied",
         ]
+        for hidden in (source / "sub" / "secret" / "c.png", source / "sub" / "secret"):
+            unseen = run("enhance", hidden, "-o", tmp_path / "x", models=identity_folder, preexec_fn=drop_override)
+            assert (unseen.returncode, unseen.stderr) == (1, f"{hidden}: Permission denied\n")
         inside = out / "sub" / "answers"
         denied = run("enhance", source, "-o", inside, models=identity_folder, preexec_fn=drop_override)
         assert (denied.returncode, denied.stderr) == (1, f"pix2dslr: can't write to {inside}: Permission denied\n")

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from service.commands.common import complete_camera, shown
+from service.codec import PictureTooLarge, UnsupportedFormat
+from service.commands.common import complete_camera, explain, shown
 from service.commands.files import CantWrite, NotOurs, Stamp, find, format_of, sweep, target_name, write_whole
 from service.commands.interruption import Interruption
 from service.commands.ledger import NAME, Entry, FolderInUse, Ledger
 from service.commands.matching import match
 from service.commands.parallel import Running, in_parallel
-from service.scheduler import Cancelled, Scheduler
+from service.scheduler import Cancelled, InferenceFailed, Scheduler
 
 OPTIONS = {"camera": "iphone", "strength": 1.0, "format": None}
 
@@ -204,6 +205,23 @@ def test_an_interruption_cancels_what_waits_for_the_device(
 def test_names_can_not_speak_to_the_terminal() -> None:
     assert shown("a\x1b[2Jb\nc é.png") == "a\\x1b[2Jb\\nc é.png"
     assert shown(os.fsdecode(b"\xff")) == "\\udcff"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(13, "Permission denied"), "Permission denied"),
+        (NotOurs(Path("a.png")), "a.png is there already and was not made from it: --force replaces it"),
+        (MemoryError(), "There is not enough memory for it."),
+        (UnsupportedFormat("x"), "The picture's format is not supported."),
+        (PictureTooLarge(300, 200), "PIX2DSLR_MAX_PIXELS=300 allows it."),
+        (InferenceFailed(), "PIX2DSLR_LOG_LEVEL=ERROR shows why."),
+        (KeyError("a bug"), "It failed unexpectedly (KeyError); PIX2DSLR_LOG_LEVEL=ERROR shows why."),
+    ],
+)
+def test_every_failure_is_one_line(error: Exception, words: str) -> None:
+    assert words in explain(error)
+    assert "\n" not in explain(error)
 
 
 def test_cameras_are_completed_without_loading_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
