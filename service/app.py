@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(RequestId),
             *_cross_origin(state.settings),
             Middleware(CountRequests, state=state),
-            Middleware(SameOrigin),
+            Middleware(SameOrigin, allowed=state.settings.cors_origins),
             Middleware(Methods),
             Middleware(Drain, reasons=lambda: state.not_ready, paths=WORK_PATHS),
             Middleware(BodyLimit, max_bytes=state.settings.max_body_bytes),
