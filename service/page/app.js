@@ -1,17 +1,21 @@
 // The page: the photos, their settings, and what is done with them in which order.
 
+import { chosenCamera, loadCameras, writeCamera } from "./cameras.js";
 import { Compare } from "./compare.js";
+import { writeFacts } from "./facts.js";
+import { listenForFiles } from "./intake.js";
 import { Reference } from "./reference.js";
-import { Service, urlOf } from "./socket.js";
+import { Service } from "./socket.js";
+import { entryOf, setState } from "./strip.js";
+import { connectTabs, showTab } from "./tabs.js";
+import { connectToolbar } from "./toolbar.js";
 import { Webcam } from "./webcam.js";
-import { Cancelled, Problem, bytes, number, percent, problemOf, seconds } from "./words.js";
+import { Cancelled, Problem, number, percent, problemOf, seconds } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const THUMB = { width: 168, height: 128 };
 const SUFFIXES = { "image/jpeg": "jpg", "image/tiff": "tif" };
 const RESTS_MS = 400; // a setting that was not moved for so long is meant
 const HOPELESS = new Set(["malformed-picture", "unsupported-format", "picture-too-large", "body-too-large"]); // for one file
-const STATES = { waiting: "waiting", running: "…", done: "done", failed: "failed", cancelled: "cancelled" };
 
 const service = new Service();
 const compare = new Compare($("stage"));
@@ -25,17 +29,13 @@ let shown = 0; // counts what was asked to be shown, so that the last one wins
 
 // ---- settings
 
-let cameras = []; // as GET /cameras lists them
-
 function strength() {
   return $("strength").valueAsNumber / 100;
 }
 
 /** What decides on the enhanced pixels; undefined means the service's default. */
 function runOptions() {
-  const chosen = $("camera").value;
-  const isDefault = cameras.some((camera) => camera.default && camera.name === chosen);
-  return { camera: isDefault || !chosen ? undefined : chosen, overlap: $("overlap").value };
+  return { camera: chosenCamera(), overlap: $("overlap").value };
 }
 
 function fileOptions() {
@@ -85,28 +85,6 @@ for (const id of ["camera", "overlap"]) {
 
 for (const id of ["format", "strip-metadata"]) $(id).onchange = () => writeDownload();
 
-async function loadCameras() {
-  const response = await fetch(urlOf("cameras")).catch(() => null);
-  if (!response?.ok) {
-    setTimeout(loadCameras, 1500); // it is starting, or away
-    return;
-  }
-  ({ cameras } = await response.json());
-  const before = $("camera").value;
-  $("camera").replaceChildren(...cameras.map(({ name, default: chosen }) => new Option(label(name), name, chosen, chosen)));
-  if (before) $("camera").value = before;
-  writeCamera();
-}
-
-function label(camera) {
-  return { iphone: "iPhone", blackberry: "BlackBerry", sony: "Sony" }[camera] ?? camera;
-}
-
-function writeCamera() {
-  const camera = cameras.find(({ name }) => name === $("camera").value);
-  $("camera-note").textContent = camera ? `Trained on ${camera.trained_on.split(";")[0]}.` : "";
-}
-
 service.onLimits = ({ formats, max_bytes, max_pixels }) => {
   $("limits").textContent = `Up to ${number(Math.floor(max_pixels / 1e6))} megapixels and ${number(Math.floor(max_bytes / 1e6))} MB each.`;
   const before = $("format").value;
@@ -124,7 +102,7 @@ function take(files) {
   if (!fresh.length) return;
   for (const photo of fresh) {
     photos.push(photo);
-    photo.entry = entryOf(photo);
+    photo.entry = entryOf(photo, () => select(photo));
     $("strip").append(photo.entry);
     setState(photo, "waiting");
   }
@@ -132,43 +110,6 @@ function take(files) {
   if (!current || current.state === "done" || photos.length === fresh.length) select(fresh[0]);
   refresh();
   runNext();
-}
-
-function entryOf(photo) {
-  const entry = document.createElement("li");
-  const button = document.createElement("button");
-  const canvas = document.createElement("canvas");
-  const state = document.createElement("span");
-  state.className = "state";
-  canvas.setAttribute("aria-hidden", "true");
-  Object.assign(canvas, THUMB);
-  button.append(canvas, state);
-  button.title = photo.name;
-  button.onclick = () => select(photo);
-  entry.append(button);
-  drawThumb(photo.file, canvas);
-  return entry;
-}
-
-async function drawThumb(file, canvas) {
-  try {
-    const bitmap = await createImageBitmap(file, { resizeWidth: THUMB.width * 2, resizeQuality: "medium" });
-    const scale = Math.max(THUMB.width / bitmap.width, THUMB.height / bitmap.height);
-    const [width, height] = [bitmap.width * scale, bitmap.height * scale];
-    canvas.getContext("2d").drawImage(bitmap, (THUMB.width - width) / 2, (THUMB.height - height) / 2, width, height);
-    bitmap.close();
-  } catch {
-    // what the browser can't read the service may; the thumbnail stays empty
-  }
-}
-
-function setState(photo, state) {
-  photo.state = state;
-  const button = photo.entry.firstChild;
-  button.dataset.state = state;
-  const share = photo.progress?.total ? percent(photo.progress.done / photo.progress.total) : STATES.running;
-  button.querySelector(".state").textContent = state === "running" ? share : STATES[state];
-  button.setAttribute("aria-label", `${photo.name}, ${state === "running" ? "being enhanced" : STATES[state]}`);
 }
 
 // ---- enhancing
@@ -341,7 +282,7 @@ function refresh() {
   if (current?.state !== "done") reference.turnTo(current);
   writeWorking();
   writeDownload();
-  writeFacts();
+  writeFacts(current?.result, current?.file);
 }
 
 function writeWorking() {
@@ -362,29 +303,6 @@ function writeWorking() {
   if (progress?.total) $("progress").value = progress.done / progress.total;
   else $("progress").removeAttribute("value");
   $("cancel").hidden = state !== "running";
-}
-
-function writeFacts() {
-  const rows = [];
-  if (current?.result) {
-    const { facts, blob } = current.result;
-    const { width, height } = facts;
-    const names = { decode: "Decoding", queue: "Waiting for the device", inference: "Generator", blend: "Blending", quality: "Measuring", encode: "Encoding", total: "In all, on the server" };
-    if (width) rows.push(["Size", `${width}\u202f×\u202f${height}`]);
-    rows.push(["Tiles", number(facts.tiles)], ["Camera", label(facts.camera)], ["Device", facts.device === "cuda" ? "GPU" : "CPU"]);
-    rows.push(["Sent", bytes(current.file.size)], ["Received", bytes(blob.size)]);
-    for (const [name, value] of Object.entries(facts.timings)) rows.push([names[name] ?? name, seconds(value)]);
-    rows.push(["Until it was here", seconds(facts.round_trip)]);
-    if (facts.seam_index !== undefined) {
-      rows.push(["Seam index", facts.seam_index === null ? "one tile, no seams" : number(facts.seam_index, 3)]);
-    }
-  }
-  $("facts").replaceChildren(...rows.flatMap(([name, value]) => {
-    const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
-    dt.textContent = name;
-    dd.textContent = value;
-    return [dt, dd];
-  }));
 }
 
 $("measure").onclick = () => {
@@ -451,92 +369,19 @@ function writeDownload() {
 $("download").onclick = () => saveEach([current]);
 $("download-all").onclick = () => saveEach(photos.filter(({ result }) => result));
 
-// ---- stage and toolbar
-
-compare.onZoom = (share, fitted) => {
-  $("zoom").textContent = share === null ? "–" : percent(share);
-  $("zoom-fit").setAttribute("aria-pressed", String(fitted));
-  $("zoom-full").setAttribute("aria-pressed", String(share === 1));
-};
-compare.onPeek = (on) => $("peek").setAttribute("aria-pressed", String(on));
-$("zoom-in").onclick = () => compare.zoomBy(1.5);
-$("zoom-out").onclick = () => compare.zoomBy(1 / 1.5);
-$("zoom-fit").onclick = () => compare.fit();
-$("zoom-full").onclick = () => compare.full();
-$("peek").onpointerdown = () => compare.peek(true);
-for (const end of ["pointerup", "pointerleave", "pointercancel"]) $("peek").addEventListener(end, () => compare.peek(false));
-$("peek").onkeydown = ({ key, repeat }) => {
-  if (!repeat && (key === "Enter" || key === " ")) compare.peek($("peek").getAttribute("aria-pressed") === "false");
-};
-$("full-screen").onclick = () => (document.fullscreenElement ? document.exitFullscreen() : $("stage").requestFullscreen());
-$("full-screen").hidden = !document.fullscreenEnabled;
-
-// ---- choosing, dropping, pasting
-
-$("choose").onclick = $("add").onclick = () => $("files").click();
-$("files").onchange = ({ target }) => {
-  take(target.files);
-  target.value = "";
-};
-
-let inside = 0; // elements of the page that a drag has entered and not left
-const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
-addEventListener("dragenter", (event) => {
-  if (!carriesFiles(event)) return;
-  inside++;
-  $("veil").hidden = false;
-});
-addEventListener("dragleave", (event) => {
-  if (carriesFiles(event) && --inside <= 0) $("veil").hidden = true;
-});
-addEventListener("dragover", (event) => {
-  if (carriesFiles(event)) event.preventDefault();
-});
-addEventListener("drop", (event) => {
-  inside = 0;
-  $("veil").hidden = true;
-  if (!carriesFiles(event)) return;
-  event.preventDefault();
-  if (event.target.closest("#reference-box") && current?.state === "done") reference.choose(event.dataTransfer.files[0]);
-  else take(event.dataTransfer.files);
-});
-addEventListener("paste", (event) => {
-  const files = [...(event.clipboardData?.files ?? [])];
-  if (files.length) {
-    event.preventDefault();
-    take(files);
-  }
-});
-
-// ---- tabs
-
-const TABS = ["photos", "live"];
-
-function showTab(name) {
-  for (const each of TABS) {
-    const chosen = each === name;
-    $(`tab-${each}`).setAttribute("aria-selected", String(chosen));
-    $(`tab-${each}`).tabIndex = chosen ? 0 : -1;
-    $(each).hidden = !chosen;
-  }
-  if (name !== "live") webcam.stop();
-}
-
-for (const name of TABS) {
-  $(`tab-${name}`).onclick = () => showTab(name);
-  $(`tab-${name}`).onkeydown = ({ key }) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
-    if (!step) return;
-    const next = TABS[(TABS.indexOf(name) + step + TABS.length) % TABS.length];
-    showTab(next);
-    $(`tab-${next}`).focus();
-  };
-}
-
 function say(text) {
   $("status").textContent = text;
 }
 
+connectToolbar(compare);
+connectTabs((name) => {
+  if (name !== "live") webcam.stop();
+});
+listenForFiles(take, (file) => {
+  const may = current?.state === "done";
+  if (may) reference.choose(file);
+  return may;
+});
 addEventListener("pagehide", () => webcam.stop());
 loadCameras();
 service.warm();
