@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from service import heif, metadata, png, tiff
-from service.colour import cmyk_to_srgb, converted, is_srgb, lab_to_srgb, rounded, space_of, usable
+from service.colour import cmyk_to_srgb, converted, display_p3, is_srgb, lab_to_srgb, rounded, space_of, usable
 from service.metadata import NONE, Metadata, Sampling
 
 Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "heic", "avif"]
@@ -218,7 +218,7 @@ def _heif_header(data: bytes) -> Header:
         found.height,
         found.width,
         metadata=found.metadata,
-        icc_profile=usable(found.icc_profile, grey=grey),
+        icc_profile=display_p3() if found.display_p3 and not grey else usable(found.icc_profile, grey=grey),
         grey=grey,
         frames=found.frames,
     )
