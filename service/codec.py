@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from service import heif, metadata, png, tiff
-from service.colour import cmyk_to_srgb, converted, is_srgb, lab_to_srgb, rounded, space_of, usable
+from service.colour import cmyk_to_srgb, converted, display_p3, is_srgb, lab_to_srgb, rounded, space_of, usable
 from service.metadata import NONE, Metadata, Sampling
 
 Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "heic", "avif"]
@@ -28,7 +28,7 @@ _MAX_SIDE: Final[dict[Format, int]] = {
     "tiff": 1_000_000,
     "bmp": 1_000_000,
     "heic": 16_384,
-    "avif": 65_535,
+    "avif": 32_768,
 }
 _DEEP: Final = ("png", "tiff", "heic")
 """Formats that hold more than 8 bits; HEIC ten."""
@@ -218,7 +218,7 @@ def _heif_header(data: bytes) -> Header:
         found.height,
         found.width,
         metadata=found.metadata,
-        icc_profile=usable(found.icc_profile, grey=grey),
+        icc_profile=display_p3() if found.display_p3 and not grey else usable(found.icc_profile, grey=grey),
         grey=grey,
         frames=found.frames,
     )
@@ -425,9 +425,11 @@ def check_size(header: Header, format_: Format) -> None:
     Raises:
         SideTooLong: it can't.
     """
-    side = max(header.height, header.width)
-    if side > _MAX_SIDE[format_]:
-        raise SideTooLong(side, _MAX_SIDE[format_], format_)
+    side, limit = max(header.height, header.width), _MAX_SIDE[format_]
+    if format_ == "heic" and min(header.height, header.width) < 64:
+        limit = 4096  # x265 has no level for long threads
+    if side > limit:
+        raise SideTooLong(side, limit, format_)
 
 
 def as_srgb(picture: Picture) -> npt.NDArray[np.uint8]:

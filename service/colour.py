@@ -239,6 +239,35 @@ def is_srgb(profile: bytes | None) -> bool:
     return not profile or (profile[16:20] == b"RGB " and _is_srgb(profile))
 
 
+_P3_TO_XYZ: Final = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
+"""Linear Display P3 to XYZ under D50, as in Apple's own profile."""
+
+
+@lru_cache(maxsize=1)
+def display_p3() -> bytes:
+    """Write a profile of Display P3, for files that name it by a number (ICC.1:2022, 7 and 8.3)."""
+
+    def fixed(*values: float) -> bytes:
+        return b"".join(round(value * 65_536).to_bytes(4, "big", signed=True) for value in values)
+
+    def text(words: str) -> bytes:
+        encoded = words.encode("utf-16-be")
+        head = b"mluc" + bytes(4) + (1).to_bytes(4, "big") + (12).to_bytes(4, "big") + b"enUS"
+        return head + len(encoded).to_bytes(4, "big") + (28).to_bytes(4, "big") + encoded
+
+    curve = b"para\0\0\0\0\0\3\0\0" + fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    tags = {b"desc": text("Display P3"), b"cprt": text("CC0"), b"wtpt": b"XYZ \0\0\0\0" + fixed(0.9642, 1, 0.8249)}
+    for name, column in zip((b"r", b"g", b"b"), _P3_TO_XYZ.T, strict=True):
+        tags |= {name + b"XYZ": b"XYZ \0\0\0\0" + fixed(*column), name + b"TRC": curve}
+    table, content, start = len(tags).to_bytes(4, "big"), b"", 132 + 12 * len(tags)
+    for name, block in tags.items():
+        table += name + (start + len(content)).to_bytes(4, "big") + len(block).to_bytes(4, "big")
+        content += block + bytes(-len(block) % 4)
+    head = bytes(8) + b"\x04\x40\0\0mntrRGB XYZ " + bytes(12) + b"acsp" + bytes(28) + fixed(0.9642, 1, 0.8249)
+    whole = head.ljust(128, b"\0") + table + content
+    return len(whole).to_bytes(4, "big") + whole[4:]
+
+
 @lru_cache(maxsize=16)
 def _is_srgb(profile: bytes) -> bool:
     space = _parsed(profile)

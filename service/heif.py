@@ -27,6 +27,7 @@ class Found:
         mode: such as `RGB`, `RGBA;10` or `L`.
         metadata: EXIF and XMP.
         icc_profile: the colour profile, None where there is none.
+        display_p3: whether it has none and is in Display P3 by its numbers (ITU-T H.273).
         frames: pictures in the file.
     """
 
@@ -35,6 +36,7 @@ class Found:
     mode: str
     metadata: Metadata
     icc_profile: bytes | None
+    display_p3: bool
     frames: int
 
 
@@ -48,7 +50,10 @@ def read_header(data: bytes) -> Found:
     # the picture is upright already, whatever its EXIF says
     said = Metadata(upright_exif(file.info.get("exif"))[1], upright_xmp(file.info.get("xmp")))
     width, height = file.size
-    return Found(height, width, file.mode, said, file.info.get("icc_profile"), len(file))
+    profile, numbers = file.info.get("icc_profile"), file.info.get("nclx_profile") or {}
+    # transfers 1, 6, 14 and 15 are those of video, which every viewer takes for sRGB's 13
+    in_p3 = numbers.get("color_primaries") == 12 and numbers.get("transfer_characteristics") in (1, 6, 13, 14, 15)
+    return Found(height, width, file.mode, said, profile, not profile and in_p3, len(file))
 
 
 def decode(data: bytes) -> npt.NDArray[np.uint8 | np.uint16]:

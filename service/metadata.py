@@ -8,7 +8,6 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
-from xml.etree import ElementTree as ET
 
 from PIL import Image
 
@@ -138,15 +137,14 @@ def _drop_thumbnail(directories: _Directories, first: int) -> None:
 
 
 _XMP_ORIENTATION: Final = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|\s*>)\s*)[1-8]""")
-_STALE: Final = (
-    "{http://ns.adobe.com/hdr-gain-map/1.0/}",
-    "{http://ns.google.com/photos/1.0/container/}",
-    "{http://ns.apple.com/HDRGainMap/1.0/}",
-    "{http://ns.adobe.com/xap/1.0/}Thumbnails",
-    "{http://ns.adobe.com/xmp/note/}HasExtendedXMP",
-)
-"""Names in XMP that speak of another picture in the file, which no longer is there."""
-_STALE_HINTS: Final = (b"hdr-gain-map", b"photos/1.0/container", b"HDRGainMap", b"Thumbnails", b"HasExtendedXMP")
+_STALE: Final[dict[bytes, bytes]] = {
+    b"http://ns.adobe.com/hdr-gain-map/1.0/": rb"[\w.-]+",
+    b"http://ns.google.com/photos/1.0/container/": rb"[\w.-]+",
+    b"http://ns.apple.com/HDRGainMap/1.0/": rb"[\w.-]+",
+    b"http://ns.adobe.com/xap/1.0/": rb"Thumbnails",
+    b"http://ns.adobe.com/xmp/note/": rb"HasExtendedXMP",
+}
+"""Names in XMP, by their namespace, that speak of another picture or packet in the file, which no longer is there."""
 
 
 def upright_xmp(xmp: bytes | str | None) -> bytes | None:
@@ -155,27 +153,29 @@ def upright_xmp(xmp: bytes | str | None) -> bytes | None:
         return None
     packet = (xmp.encode() if isinstance(xmp, str) else xmp).rstrip(b"\0")
     packet = _XMP_ORIENTATION.sub(rb"\g<1>1", packet)
-    if not any(hint in packet for hint in _STALE_HINTS):
-        return packet
-    try:
-        return _without_stale(packet)
-    except (ET.ParseError, ValueError):
-        return packet
+    for address, names in _STALE.items():
+        if address in packet:
+            found = set(re.findall(rb"xmlns:([\w.-]+)\s*=\s*[\"']" + re.escape(address) + rb"[\"']", packet))
+            for prefix in list(found)[:8]:
+                packet = _without(packet, re.escape(prefix) + b":" + names)
+    return packet
 
 
-def _without_stale(packet: bytes) -> bytes:
-    for prefix, address in re.findall(rb"""xmlns:([\w.-]+)\s*=\s*["']([^"']+)["']""", packet):
-        if not re.fullmatch(rb"ns\d+", prefix):
-            ET.register_namespace(prefix.decode(), address.decode())
-    root = ET.fromstring(packet)
-    for element in root.iter():
-        for name in [name for name in element.attrib if name.startswith(_STALE)]:
-            del element.attrib[name]
-        for child in [child for child in element if child.tag.startswith(_STALE)]:
-            element.remove(child)
-    return (
-        b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>' + ET.tostring(root) + b'<?xpacket end="w"?>'
-    )
+def _without(packet: bytes, name: bytes) -> bytes:
+    """Cut attributes and elements out of XML by a pattern of their names, and leave the rest as it is written."""
+    packet = re.sub(rb"\s" + name + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')", b"", packet)
+    opening, kept, place = re.compile(b"<(" + name + rb")\b[^<>]*>"), [], 0
+    while start := opening.search(packet, place):
+        end = start.end()
+        if not start[0].endswith(b"/>"):
+            closing = b"</" + start[1] + b">"
+            at = packet.find(closing, end)
+            if at < 0:
+                break
+            end = at + len(closing)
+        kept.append(packet[place : start.start()])
+        place = end
+    return b"".join((*kept, packet[place:]))
 
 
 def of_image(image: Image.Image) -> tuple[int, Metadata]:
@@ -237,9 +237,10 @@ def jpeg_segments(metadata: Metadata) -> bytes:
 
 def _squeezed(packet: bytes) -> bytes:
     """Take the padding out of a packet that is too long with it."""
-    if len(packet) + 29 <= MAX_SEGMENT:
+    end = packet.rfind(b"<?xpacket end")
+    if len(packet) + 29 <= MAX_SEGMENT or end < 0:
         return packet
-    return re.sub(rb"\s{2,}(?=<\?xpacket end)", b"\n", packet)
+    return packet[:end].rstrip() + b"\n" + packet[end:]
 
 
 def icc_segments(profile: bytes) -> bytes:

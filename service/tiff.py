@@ -4,6 +4,7 @@ Pillow can't write 16-bit RGB, and OpenCV no metadata; the tags are Pillow's, th
 """
 
 import io
+import logging
 import struct
 import warnings
 import zlib
@@ -191,6 +192,8 @@ def read_deep(data: bytes) -> npt.NDArray[np.uint8 | np.uint16]:
     """
     import tifffile  # slow to import, and seldom needed
 
+    # a damaged file is told to the client, once
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages[0]
