@@ -28,10 +28,12 @@ _PACKAGES: Final = (
     "numpy",
     "opencv-python-headless",
     "pillow",
+    "pillow-heif",
     "fastapi",
     "uvicorn",
     "pydantic",
     "typer",
+    "watchfiles",
 )
 _NVIDIA: Final = ("nvidia-cuda-runtime", "nvidia-cudnn-cu13", "nvidia-cublas", "nvidia-cufft", "nvidia-curand")
 _BYTES_A_PIXEL: Final = 16

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,22 +100,21 @@ Run = Callable[..., Done]
 
 @pytest.fixture(scope="session")
 def run() -> Run:
-    """Run the command to its end: `run(*arguments, **settings)`."""
+    """Run the command to its end, perhaps through another one: `run(*arguments, **settings)`."""
 
     def go(
         *arguments: object,
         stdin: bytes = b"",
         cwd: Path | None = None,
-        preexec_fn: Callable[[], None] | None = None,
+        through: Sequence[str] = (),
         **settings: object,
     ) -> Done:
         done = subprocess.run(
-            [COMMAND, *map(str, arguments)],
+            [*through, COMMAND, *map(str, arguments)],
             input=stdin,
             capture_output=True,
             env=environment_with(settings),
             cwd=cwd,
-            preexec_fn=preexec_fn,
             timeout=120,
             check=False,
         )

@@ -1,6 +1,7 @@
 """The `pix2dslr` command as its users run it."""
 
 import io
+import json
 import socket
 import subprocess
 import sys
@@ -112,6 +113,20 @@ def test_the_wheel_serves_from_any_folder(serve_session: Serve, tmp_path: Path) 
     with server.client() as client:
         assert client.post("/enhance", files={"image": buffer.getvalue()}).status_code == 200
     assert server.stop() == 0
+    # an installed file that was changed since is noticed, by the hashes that the wheel brought
+    changed = site / "service" / "models" / "sony.onnx"
+    changed.write_bytes(changed.read_bytes().replace(b"published DPED sony", b"PUBLISHED DPED sony"))
+    doctor = subprocess.run(
+        [str(venv / "bin" / "pix2dslr"), "doctor", "--json"],
+        capture_output=True,
+        env=environment_with({}),
+        cwd=empty,
+        check=False,
+    )
+    found = {check["name"]: check["found"] for check in json.loads(doctor.stdout)["checks"]}
+    assert doctor.returncode == 1
+    assert found["model sony"] == "the file is not the one that was installed"
+    assert found["model iphone"].startswith("keeps the contract")
 
 
 def test_the_service_needs_no_torch() -> None:

@@ -197,7 +197,7 @@ def test_an_interruption_writes_nothing(tmp_path: Path, photo: Image) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment_with({}),
+        env=environment_with({"device": "cpu", "threads": 1}),
     )
     assert process.stderr is not None
     assert process.stderr.readline().startswith("0.png: "), "it has begun"
