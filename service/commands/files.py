@@ -13,7 +13,7 @@ from typing import Final
 import psutil
 from PIL import Image
 
-from service.codec import FORMATS, Format, media_type
+from service.codec import FORMATS, Format, media_type, writable
 
 _PARTIAL: Final = ".pix2dslr-partial-"
 """How the name of a file begins that is being written: hidden, and short whatever the file is called."""
@@ -106,8 +106,11 @@ def format_of(path: Path) -> Format | None:
 
 
 def target_name(source: Path, format_: Format | None) -> Path:
-    """Return a source's name in another format; None leaves it as it is, and so does its own format."""
-    if format_ is None or format_of(source) == format_:
+    """Return a source's name in another format; None is its own, or JPEG where that can't be written here."""
+    own = format_of(source)
+    if format_ is None and own is not None and not writable(own):
+        format_ = "jpeg"
+    if format_ is None or own == format_:
         return source
     return source.with_suffix(".jpg" if format_ == "jpeg" else f".{format_}")
 
