@@ -5,8 +5,8 @@ OpenCV codes the pixels of what comes most, Pillow and libheif the rest; Pillow 
 
 import io
 import warnings
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, get_args
+from dataclasses import replace
+from typing import Final
 
 import cv2
 import numpy as np
@@ -14,12 +14,44 @@ import numpy.typing as npt
 from PIL import Image
 
 from service import heif, metadata, png, tiff
-from service.colour import cmyk_to_srgb, converted, display_p3, is_srgb, lab_to_srgb, rounded, space_of, usable
-from service.metadata import NONE, Metadata, Sampling
+from service.colour import converted, is_srgb, rounded, space_of, usable
+from service.decoders import PILLOW, samples_of
+from service.encoders import written
+from service.icc import display_p3
+from service.metadata import NONE
+from service.picture import (
+    FORMATS,
+    Format,
+    Header,
+    MalformedPicture,
+    NotWritable,
+    Picture,
+    PictureTooLarge,
+    Pixels,
+    SideTooLong,
+    UnsupportedFormat,
+)
 
-Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "heic", "avif"]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
-Pixels = npt.NDArray[np.uint8 | np.uint16]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Header",
+    "MalformedPicture",
+    "NotWritable",
+    "Picture",
+    "PictureTooLarge",
+    "Pixels",
+    "SideTooLong",
+    "UnsupportedFormat",
+    "answer_format",
+    "as_srgb",
+    "check_size",
+    "decode",
+    "encode",
+    "media_type",
+    "read_header",
+    "writable",
+]
 
 _MAX_SIDE: Final[dict[Format, int]] = {
     "jpeg": 65_500,
@@ -36,114 +68,12 @@ _GREY: Final = ("jpeg", "png", "tiff", "bmp")
 """Formats that hold one channel alone, and a grey profile with it."""
 _CLEAR: Final = ("png", "webp", "tiff", "bmp", "heic", "avif")
 """Formats that hold alpha."""
-_FACTORS: Final[dict[Sampling, int]] = {
-    "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    "4:2:2": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
-    "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
-}
-_PILLOW: Final[dict[Format, str]] = {format_: format_.upper() for format_ in FORMATS}
 _GREY_MODES: Final = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N")
 
 # decoders' own pixel limits would speak before ours, and say less; ours is checked before any of them decodes
 Image.MAX_IMAGE_PIXELS = None
 # a damaged file is told to the client, once; OpenCV would write it to standard error as well
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
-class UnsupportedFormat(Exception):
-    """The bytes are no picture of a format that is read."""
-
-
-class MalformedPicture(Exception):
-    """The bytes begin as a supported format and can't be decoded."""
-
-
-class PictureTooLarge(Exception):
-    """The header claims more pixels than are allowed.
-
-    Attributes:
-        pixels: width times height.
-        limit: how many are allowed.
-    """
-
-    def __init__(self, pixels: int, limit: int) -> None:
-        super().__init__(f"the picture has {pixels} pixels, and {limit} are allowed")
-        self.pixels = pixels
-        self.limit = limit
-
-
-class SideTooLong(Exception):
-    """The answer's format can't hold a picture this wide or high.
-
-    Attributes:
-        side: the longer side in pixels.
-        limit: the format's own limit.
-        format: the format.
-    """
-
-    def __init__(self, side: int, limit: int, format_: Format) -> None:
-        super().__init__(f"{format_} holds sides of up to {limit} pixels, not {side}")
-        self.side = side
-        self.limit = limit
-        self.format = format_
-
-
-class NotWritable(Exception):
-    """The format is read, and the installation lacks what writes it.
-
-    Attributes:
-        format: the format.
-    """
-
-    def __init__(self, format_: Format) -> None:
-        super().__init__(f"{format_} can't be written here")
-        self.format = format_
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says before it is decoded.
-
-    Attributes:
-        format: its format, by its own bytes.
-        height, width: pixels once upright.
-        orientation: the orientation that its samples need, 1 (upright) to 8, as EXIF counts them.
-        metadata: EXIF, XMP and IPTC, all of them upright.
-        icc_profile: the colour profile of its RGB or grey samples, None for sRGB or one that can't be used.
-        clear_grey: the grey level that a grey PNG declares transparent, None where it declares none.
-        grey: whether it has grey samples alone.
-        inks: whether it has CMYK samples, which become sRGB.
-        sampling: how a JPEG samples its colour differences, None for other formats and for unusual ways.
-        frames: pictures in the file, of which the first counts; smaller versions and gain maps are none.
-    """
-
-    format: Format
-    height: int
-    width: int
-    orientation: int = 1
-    metadata: Metadata = NONE
-    icc_profile: bytes | None = None
-    clear_grey: int | None = None
-    grey: bool = False
-    inks: bool = False
-    sampling: Sampling | None = None
-    frames: int = 1
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An upright picture.
-
-    Attributes:
-        pixels: uint8 or uint16 (H, W, 3), RGB, over the full range of their dtype, in the space of the header's
-            profile; of a grey picture all three channels are the same.
-        alpha: of the same dtype, (H, W), None where everything is opaque.
-        header: the header of the file that it came from.
-    """
-
-    pixels: Pixels
-    header: Header
-    alpha: Pixels | None = None
 
 
 def _format_of(data: bytes) -> Format:
@@ -225,7 +155,7 @@ def _heif_header(data: bytes) -> Header:
 
 
 def _pillow_header(data: bytes, format_: Format) -> Header:
-    with Image.open(io.BytesIO(data), formats=[_PILLOW[format_]]) as image:
+    with Image.open(io.BytesIO(data), formats=[PILLOW[format_]]) as image:
         width, height = image.size
         frames, sampling, clear_grey = getattr(image, "n_frames", 1), None, None
         grey = image.mode in _GREY_MODES
@@ -275,7 +205,7 @@ def decode(data: bytes, header: Header) -> Picture:
     """
     try:
         with warnings.catch_warnings(action="ignore"):
-            samples, header = _samples(data, header)
+            samples, header = samples_of(data, header)
     except tiff.Unreadable as error:
         raise MalformedPicture(str(error)) from None
     except MalformedPicture:
@@ -291,85 +221,13 @@ def decode(data: bytes, header: Header) -> Picture:
     if header.clear_grey is not None and turned.ndim == 2:  # OpenCV reads a clear colour, and not a clear grey
         alpha = np.where(turned == header.clear_grey, 0, np.iinfo(turned.dtype).max).astype(turned.dtype)
     if turned.ndim == 3 and turned.shape[2] in (2, 4):
-        alpha = _pixels(np.ascontiguousarray(turned[:, :, -1]))
+        alpha = np.asarray(np.ascontiguousarray(turned[:, :, -1]))
         if header.format == "webp" and header.frames > 1 and alpha.all() and alpha.min() == np.iinfo(alpha.dtype).max:
             alpha = None  # an animation is decoded with alpha whether it has any or not
-        turned = _pixels(np.ascontiguousarray(turned[:, :, :-1]))
+        turned = np.asarray(np.ascontiguousarray(turned[:, :, :-1]))
     if turned.ndim == 2 or turned.shape[2] == 1:
-        turned = _pixels(cv2.cvtColor(turned, cv2.COLOR_GRAY2RGB))
+        turned = np.asarray(cv2.cvtColor(turned, cv2.COLOR_GRAY2RGB))
     return _in_known_space(Picture(turned, header, alpha))
-
-
-def _samples(data: bytes, header: Header) -> tuple[Pixels, Header]:
-    """Decode a file to grey (H, W), grey and alpha, RGB or RGBA, as it lies in the file; CMYK becomes sRGB."""
-    match header.format:
-        case "jpeg" if not header.inks:
-            # a JPEG has neither alpha nor 16 bits, and is decoded to RGB at once: one copy of the picture less
-            kind = cv2.IMREAD_GRAYSCALE if header.grey else cv2.IMREAD_COLOR_RGB
-            return _with_opencv(data, kind | cv2.IMREAD_IGNORE_ORIENTATION), header
-        case "png" | "webp":
-            return _as_rgb(_with_opencv(data, cv2.IMREAD_UNCHANGED)), header
-        case "heic":
-            return heif.decode(data), header
-        case "tiff":
-            return _tiff_samples(data, header)
-        case _:
-            return _with_pillow(data, header)
-
-
-def _with_opencv(data: bytes, flags: int) -> Pixels:
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if decoded is None:
-        raise MalformedPicture("the file is damaged or ends early")
-    return _pixels(decoded)
-
-
-def _as_rgb(array: Pixels) -> Pixels:
-    """Turn OpenCV's order round."""
-    if array.ndim == 2:
-        return array
-    if array.shape[2] == 4:
-        return _pixels(cv2.cvtColor(array, cv2.COLOR_BGRA2RGBA, dst=array))
-    return _pixels(cv2.cvtColor(array, cv2.COLOR_BGR2RGB, dst=array))
-
-
-def _tiff_samples(data: bytes, header: Header) -> tuple[Pixels, Header]:
-    if header.orientation != 1:
-        # decoders differ in what they do about it
-        data = metadata.upright_exif(data, keep_thumbnail=True)[1] or data
-    layout = tiff.layout_of(tiff.tags_of(data), data)
-    if layout.bits < 16 or layout.photometric not in (0, 1, 2):
-        return _with_pillow(data, header)
-    # Pillow has no 16-bit RGB, and OpenCV misreads channels that lie apart
-    if layout.planar or layout.channels not in (1, 3, 4):
-        samples = tiff.read_deep(data)
-    else:
-        samples = _as_rgb(_with_opencv(data, cv2.IMREAD_UNCHANGED))
-    return tiff.straightened(samples, layout), header
-
-
-def _with_pillow(data: bytes, header: Header) -> tuple[Pixels, Header]:
-    with Image.open(io.BytesIO(data), formats=[_PILLOW[header.format]]) as image:
-        image.info.pop("xmp", None)  # Pillow would turn a TIFF by it
-        image.load()
-        match image.mode:
-            case "CMYK":
-                return cmyk_to_srgb(image, image.info.get("icc_profile")), replace(header, icc_profile=None)
-            case "LAB":
-                return lab_to_srgb(image), replace(header, icc_profile=None)
-            case "L" | "LA" | "RGB" | "RGBA" | "I;16" | "I;16B" | "I;16L" | "I;16N":
-                samples = np.array(image)
-            case "1":
-                samples = np.array(image.convert("L"))
-            case "La":
-                samples = np.array(image.convert("LA"))
-            case "PA" | "RGBa":
-                samples = np.array(image.convert("RGBA"))
-            case "P" | "RGBX" | "YCbCr":
-                samples = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-            case _:
-                raise MalformedPicture("the samples are neither 8 nor 16 bits")
-    return samples.astype(samples.dtype.newbyteorder("="), copy=False), header
 
 
 def _in_known_space(picture: Picture) -> Picture:
@@ -381,14 +239,10 @@ def _in_known_space(picture: Picture) -> Picture:
     return Picture(converted(picture.pixels, space), replace(picture.header, icc_profile=None), alpha)
 
 
-def _pixels(array: object) -> Pixels:
-    return np.asarray(array)
-
-
 def _turn(array: Pixels, orientation: int) -> Pixels:
     """Apply an EXIF orientation (Exif 2.32, tag 0x0112)."""
     if orientation in (2, 4, 5, 7):  # mirrored; 5 and 7 are turned as well
-        array = _pixels(cv2.flip(array, 1))
+        array = np.asarray(cv2.flip(array, 1))
     turn = {
         3: cv2.ROTATE_180,
         4: cv2.ROTATE_180,
@@ -397,7 +251,7 @@ def _turn(array: Pixels, orientation: int) -> Pixels:
         7: cv2.ROTATE_90_CLOCKWISE,
         8: cv2.ROTATE_90_COUNTERCLOCKWISE,
     }.get(orientation)
-    return array if turn is None else _pixels(cv2.rotate(array, turn))
+    return array if turn is None else np.asarray(cv2.rotate(array, turn))
 
 
 def writable(format_: Format) -> bool:
@@ -475,93 +329,13 @@ def encode(
     else:
         channels = pixels if alpha is None else np.dstack([pixels, alpha])
         spend = spend or alpha is not None
-    return _written(_pixels(channels), format_, quality, said, profile, header.sampling, spend=spend)
+    return written(np.asarray(channels), format_, quality, said, profile, header.sampling, spend=spend)
 
 
 def _holds_profile(format_: Format, profile: bytes, *, grey: bool) -> bool:
     if format_ == "bmp" or (grey and format_ not in _GREY):
         return False
     return format_ != "jpeg" or len(profile) <= metadata.MAX_JPEG_PROFILE
-
-
-def _written(
-    channels: Pixels,
-    format_: Format,
-    quality: int,
-    said: Metadata,
-    profile: bytes | None,
-    sampling: Sampling | None,
-    *,
-    spend: bool,
-) -> bytes:
-    """Write (H, W, C): grey, grey and alpha, RGB, or RGB and alpha."""
-    match format_:
-        case "jpeg":
-            factors = _FACTORS[sampling or ("4:2:0" if quality < 90 else "4:4:4")]
-            options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factors]
-            written = _by_opencv(channels, ".jpeg", options, spend=spend)
-            segments = metadata.jpeg_segments(said) + (metadata.icc_segments(profile) if profile else b"")
-            return metadata.into_jpeg(written, segments)
-        case "png" if channels.shape[2] == 2:
-            return png.with_metadata(png.write_grey(channels), said, profile)
-        case "png":
-            # 6 takes twice the time for 2 % of the bytes
-            written = _by_opencv(channels, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 3], spend=spend)
-            return png.with_metadata(written, said, profile)
-        case "bmp":
-            return _by_opencv(channels, ".bmp", [], spend=spend)
-        case "tiff":
-            return tiff.write(channels, said, profile)
-        case "heic":
-            return heif.encode(channels, quality, said, profile)
-        case "webp" if quality == 100:
-            # exact: colours under clear parts are kept; 0 is the least effort, which hardly costs bytes
-            return _by_pillow(channels, "WEBP", said, profile, lossless=True, exact=True, quality=0)
-        case "webp":
-            return _by_pillow(channels, "WEBP", said, profile, quality=quality)
-        case "avif":
-            sampling = "4:2:0" if quality < 90 else "4:4:4"
-            return _by_pillow(channels, "AVIF", said, profile, quality=quality, speed=8, subsampling=sampling)
-
-
-def _by_opencv(channels: Pixels, suffix: str, options: list[int], *, spend: bool) -> bytes:
-    match channels.shape[2]:
-        case 1:
-            array = np.ascontiguousarray(channels)
-        case 2:
-            array = channels[:, :, [0, 0, 0, 1]]
-        case 3:
-            array = _swapped(channels) if spend else _pixels(cv2.cvtColor(channels, cv2.COLOR_RGB2BGR))
-        case _:
-            array = _pixels(cv2.cvtColor(channels, cv2.COLOR_RGBA2BGRA, dst=channels if spend else None))
-    done, encoded = cv2.imencode(suffix, array, options)
-    if not done:
-        raise MalformedPicture("the picture can't be encoded")
-    return encoded.tobytes()
-
-
-def _by_pillow(channels: Pixels, name: str, said: Metadata, profile: bytes | None, **options: Any) -> bytes:
-    image = Image.fromarray(np.ascontiguousarray(channels))
-    blocks = {"exif": said.exif, "xmp": said.xmp, "icc_profile": profile}
-    kept = {key: block for key, block in blocks.items() if block}
-    while True:
-        file = io.BytesIO()
-        try:
-            image.save(file, name, **kept, **options)
-        except Exception:
-            # AVIF's writer reads EXIF, and broken metadata must not cost the picture
-            if kept.pop("exif", None) is None:
-                raise
-            continue
-        return file.getvalue()
-
-
-def _swapped(pixels: Pixels) -> Pixels:
-    """Swap red and blue where they lie; OpenCV copies what it converts in place, so that is done in strips."""
-    for top in range(0, pixels.shape[0], 64):
-        strip = pixels[top : top + 64]
-        cv2.cvtColor(strip, cv2.COLOR_RGB2BGR, dst=strip)
-    return pixels
 
 
 def _over_white(pixels: Pixels, alpha: Pixels) -> Pixels:

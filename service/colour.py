@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
+from service.icc import NODES, Curve, curve_of, tags_of
+
 Samples = npt.NDArray[np.uint8 | np.uint16]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-Curve = npt.NDArray[np.float64]
 Table = TypeVar("Table", Floats, Bytes)
 
-_NODES: Final = np.arange(65_536) / 65_535
 _SRGB_TO_XYZ: Final = np.array(
     [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
 )
@@ -58,8 +58,8 @@ def _srgb_curve(samples: Curve) -> Curve:
 @lru_cache(maxsize=1)
 def _srgb_tables() -> tuple[Floats, Bytes]:
     """SRGB in 16 bits -> linear 0..1, and linear in 16 bits -> sRGB in 8."""
-    encoded = np.where(_NODES <= 0.0031308, _NODES * 12.92, 1.055 * _NODES ** (1 / 2.4) - 0.055)
-    return _srgb_curve(_NODES).astype(np.float32), np.rint(encoded * 255).astype(np.uint8)
+    encoded = np.where(NODES <= 0.0031308, NODES * 12.92, 1.055 * NODES ** (1 / 2.4) - 0.055)
+    return _srgb_curve(NODES).astype(np.float32), np.rint(encoded * 255).astype(np.uint8)
 
 
 def _indices(samples: Floats, scale: float) -> npt.NDArray[np.uint16]:
@@ -78,7 +78,7 @@ def _decoding(curves: Curve, samples: Samples) -> Floats:
 
 def _encoding(curve: Curve) -> Floats:
     """Invert a curve: a table by the square root of the linear sample, which spends its entries on the dark ones."""
-    return np.interp(_NODES**2, curve, _NODES).astype(np.float32)
+    return np.interp(NODES**2, curve, NODES).astype(np.float32)
 
 
 def _pieces(pixels: Samples | Floats) -> Iterator[slice]:
@@ -239,35 +239,6 @@ def is_srgb(profile: bytes | None) -> bool:
     return not profile or (profile[16:20] == b"RGB " and _is_srgb(profile))
 
 
-_P3_TO_XYZ: Final = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
-"""Linear Display P3 to XYZ under D50, as in Apple's own profile."""
-
-
-@lru_cache(maxsize=1)
-def display_p3() -> bytes:
-    """Write a profile of Display P3, for files that name it by a number (ICC.1:2022, 7 and 8.3)."""
-
-    def fixed(*values: float) -> bytes:
-        return b"".join(round(value * 65_536).to_bytes(4, "big", signed=True) for value in values)
-
-    def text(words: str) -> bytes:
-        encoded = words.encode("utf-16-be")
-        head = b"mluc" + bytes(4) + (1).to_bytes(4, "big") + (12).to_bytes(4, "big") + b"enUS"
-        return head + len(encoded).to_bytes(4, "big") + (28).to_bytes(4, "big") + encoded
-
-    curve = b"para\0\0\0\0\0\3\0\0" + fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
-    tags = {b"desc": text("Display P3"), b"cprt": text("CC0"), b"wtpt": b"XYZ \0\0\0\0" + fixed(0.9642, 1, 0.8249)}
-    for name, column in zip((b"r", b"g", b"b"), _P3_TO_XYZ.T, strict=True):
-        tags |= {name + b"XYZ": b"XYZ \0\0\0\0" + fixed(*column), name + b"TRC": curve}
-    table, content, start = len(tags).to_bytes(4, "big"), b"", 132 + 12 * len(tags)
-    for name, block in tags.items():
-        table += name + (start + len(content)).to_bytes(4, "big") + len(block).to_bytes(4, "big")
-        content += block + bytes(-len(block) % 4)
-    head = bytes(8) + b"\x04\x40\0\0mntrRGB XYZ " + bytes(12) + b"acsp" + bytes(28) + fixed(0.9642, 1, 0.8249)
-    whole = head.ljust(128, b"\0") + table + content
-    return len(whole).to_bytes(4, "big") + whole[4:]
-
-
 @lru_cache(maxsize=16)
 def _is_srgb(profile: bytes) -> bool:
     space = _parsed(profile)
@@ -292,71 +263,19 @@ def _parsed(profile: bytes) -> Space | None:
 
 
 def _matrix_or_grey(profile: bytes) -> Space | None:
-    tags = _tags(profile)
+    tags = tags_of(profile)
     if profile[20:24] != b"XYZ ":
         return None
     if profile[16:20] == b"GRAY":
-        return GreySpace(_curve(tags[b"kTRC"]))
+        return GreySpace(curve_of(tags[b"kTRC"]))
     if profile[16:20] != b"RGB " or b"A2B0" in tags or not {b"rXYZ", b"gXYZ", b"bXYZ"} <= tags.keys():
         return None
-    curves = np.stack([_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")], axis=1)
+    curves = np.stack([curve_of(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")], axis=1)
     columns = [np.frombuffer(tags[name], ">i4", 3, 8) / 65_536 for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
     to_xyz = np.stack(columns, axis=1)
     if abs(np.linalg.det(to_xyz)) < 1e-6:
         raise ValueError("the primaries lie on a line")
     return MatrixSpace(curves, to_xyz)
-
-
-def _tags(profile: bytes) -> dict[bytes, bytes]:
-    """Return a profile's tags (ICC.1:2022, 7.3)."""
-    if profile[36:40] != b"acsp":
-        raise ValueError("no profile")
-    count = int.from_bytes(profile[128:132], "big")
-    if not 0 < count <= 200:
-        raise ValueError("no tags")
-    tags = {}
-    for place in range(132, 132 + 12 * count, 12):
-        offset, size = (int.from_bytes(profile[place + skip : place + skip + 4], "big") for skip in (4, 8))
-        if offset + size > len(profile):
-            raise ValueError("a tag lies outside the profile")
-        tags[profile[place : place + 4]] = profile[offset : offset + size]
-    return tags
-
-
-def _curve(tag: bytes) -> Curve:
-    """Sample a curve (ICC.1:2022, 10.6 and 10.18) at 65536 places.
-
-    Raises:
-        ValueError: it falls, stays flat or is none.
-    """
-    if tag[:4] == b"curv":
-        count = int.from_bytes(tag[8:12], "big")
-        if count == 0:
-            curve = _NODES
-        elif count == 1:
-            curve = _NODES ** (int.from_bytes(tag[12:14], "big") / 256)
-        else:
-            table = np.frombuffer(tag, ">u2", count, 12) / 65_535
-            curve = np.interp(_NODES, np.linspace(0, 1, count), table)
-    elif tag[:4] == b"para":
-        curve = _parametric(int.from_bytes(tag[8:10], "big"), tag[12:])
-    else:
-        raise ValueError("no curve")
-    curve = np.clip(curve, 0, 1)
-    if not np.isfinite(curve).all() or (np.diff(curve) < 0).any() or curve[-1] - curve[0] < 0.1:
-        raise ValueError("the curve does not rise")
-    return curve
-
-
-def _parametric(kind: int, parameters: bytes) -> Curve:
-    count = (1, 3, 4, 5, 7)[kind]
-    values = [float(value) / 65_536 for value in np.frombuffer(parameters, ">i4", count)]
-    gamma, a, b, c, d, e, f = values + [1, 1, 0, 0, 0, 0, 0][count:]
-    if kind in (1, 2):
-        c, d, e, f = 0.0, -b / a, c, c
-    with np.errstate(invalid="ignore"):
-        power = np.maximum(a * _NODES + b, 0) ** gamma + e
-    return np.where(d <= _NODES, power, c * _NODES + f)
 
 
 def _tables(profile: bytes) -> Space | None:

@@ -1,0 +1,88 @@
+"""Decoders, by format: bytes -> samples as they lie in the file."""
+
+import io
+from dataclasses import replace
+from typing import Final
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from service import heif, metadata, tiff
+from service.colour import cmyk_to_srgb, lab_to_srgb
+from service.picture import FORMATS, Format, Header, MalformedPicture, Pixels
+
+PILLOW: Final[dict[Format, str]] = {format_: format_.upper() for format_ in FORMATS}
+"""What Pillow calls them."""
+
+
+def samples_of(data: bytes, header: Header) -> tuple[Pixels, Header]:
+    """Decode a file to grey (H, W), grey and alpha, RGB or RGBA, as it lies in the file; CMYK becomes sRGB."""
+    match header.format:
+        case "jpeg" if not header.inks:
+            # a JPEG has neither alpha nor 16 bits, and is decoded to RGB at once: one copy of the picture less
+            kind = cv2.IMREAD_GRAYSCALE if header.grey else cv2.IMREAD_COLOR_RGB
+            return _with_opencv(data, kind | cv2.IMREAD_IGNORE_ORIENTATION), header
+        case "png" | "webp":
+            return _as_rgb(_with_opencv(data, cv2.IMREAD_UNCHANGED)), header
+        case "heic":
+            return heif.decode(data), header
+        case "tiff":
+            return _tiff_samples(data, header)
+        case _:
+            return _with_pillow(data, header)
+
+
+def _with_opencv(data: bytes, flags: int) -> Pixels:
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if decoded is None:
+        raise MalformedPicture("the file is damaged or ends early")
+    return np.asarray(decoded)
+
+
+def _as_rgb(array: Pixels) -> Pixels:
+    """Turn OpenCV's order round."""
+    if array.ndim == 2:
+        return array
+    if array.shape[2] == 4:
+        return np.asarray(cv2.cvtColor(array, cv2.COLOR_BGRA2RGBA, dst=array))
+    return np.asarray(cv2.cvtColor(array, cv2.COLOR_BGR2RGB, dst=array))
+
+
+def _tiff_samples(data: bytes, header: Header) -> tuple[Pixels, Header]:
+    if header.orientation != 1:
+        # decoders differ in what they do about it
+        data = metadata.upright_exif(data, keep_thumbnail=True)[1] or data
+    layout = tiff.layout_of(tiff.tags_of(data), data)
+    if layout.bits < 16 or layout.photometric not in (0, 1, 2):
+        return _with_pillow(data, header)
+    # Pillow has no 16-bit RGB, and OpenCV misreads channels that lie apart
+    if layout.planar or layout.channels not in (1, 3, 4):
+        samples = tiff.read_deep(data)
+    else:
+        samples = _as_rgb(_with_opencv(data, cv2.IMREAD_UNCHANGED))
+    return tiff.straightened(samples, layout), header
+
+
+def _with_pillow(data: bytes, header: Header) -> tuple[Pixels, Header]:
+    with Image.open(io.BytesIO(data), formats=[PILLOW[header.format]]) as image:
+        image.info.pop("xmp", None)  # Pillow would turn a TIFF by it
+        image.load()
+        match image.mode:
+            case "CMYK":
+                return cmyk_to_srgb(image, image.info.get("icc_profile")), replace(header, icc_profile=None)
+            case "LAB":
+                return lab_to_srgb(image), replace(header, icc_profile=None)
+            case "L" | "LA" | "RGB" | "RGBA" | "I;16" | "I;16B" | "I;16L" | "I;16N":
+                samples = np.array(image)
+            case "1":
+                samples = np.array(image.convert("L"))
+            case "La":
+                samples = np.array(image.convert("LA"))
+            case "PA" | "RGBa":
+                samples = np.array(image.convert("RGBA"))
+            case "P" | "RGBX" | "YCbCr":
+                samples = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+            case _:
+                raise MalformedPicture("the samples are neither 8 nor 16 bits")
+    return samples.astype(samples.dtype.newbyteorder("="), copy=False), header

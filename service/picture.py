@@ -1,0 +1,109 @@
+"""What a decoded picture is, what its file said, and why there may be none."""
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from service.metadata import NONE, Metadata, Sampling
+
+Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "heic", "avif"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+Pixels = npt.NDArray[np.uint8 | np.uint16]
+
+
+class UnsupportedFormat(Exception):
+    """The bytes are no picture of a format that is read."""
+
+
+class MalformedPicture(Exception):
+    """The bytes begin as a supported format and can't be decoded."""
+
+
+class PictureTooLarge(Exception):
+    """The header claims more pixels than are allowed.
+
+    Attributes:
+        pixels: width times height.
+        limit: how many are allowed.
+    """
+
+    def __init__(self, pixels: int, limit: int) -> None:
+        super().__init__(f"the picture has {pixels} pixels, and {limit} are allowed")
+        self.pixels = pixels
+        self.limit = limit
+
+
+class SideTooLong(Exception):
+    """The answer's format can't hold a picture this wide or high.
+
+    Attributes:
+        side: the longer side in pixels.
+        limit: the format's own limit.
+        format: the format.
+    """
+
+    def __init__(self, side: int, limit: int, format_: Format) -> None:
+        super().__init__(f"{format_} holds sides of up to {limit} pixels, not {side}")
+        self.side = side
+        self.limit = limit
+        self.format = format_
+
+
+class NotWritable(Exception):
+    """The format is read, and the installation lacks what writes it.
+
+    Attributes:
+        format: the format.
+    """
+
+    def __init__(self, format_: Format) -> None:
+        super().__init__(f"{format_} can't be written here")
+        self.format = format_
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says before it is decoded.
+
+    Attributes:
+        format: its format, by its own bytes.
+        height, width: pixels once upright.
+        orientation: the orientation that its samples need, 1 (upright) to 8, as EXIF counts them.
+        metadata: EXIF, XMP and IPTC, all of them upright.
+        icc_profile: the colour profile of its RGB or grey samples, None for sRGB or one that can't be used.
+        clear_grey: the grey level that a grey PNG declares transparent, None where it declares none.
+        grey: whether it has grey samples alone.
+        inks: whether it has CMYK samples, which become sRGB.
+        sampling: how a JPEG samples its colour differences, None for other formats and for unusual ways.
+        frames: pictures in the file, of which the first counts; smaller versions and gain maps are none.
+    """
+
+    format: Format
+    height: int
+    width: int
+    orientation: int = 1
+    metadata: Metadata = NONE
+    icc_profile: bytes | None = None
+    clear_grey: int | None = None
+    grey: bool = False
+    inks: bool = False
+    sampling: Sampling | None = None
+    frames: int = 1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An upright picture.
+
+    Attributes:
+        pixels: uint8 or uint16 (H, W, 3), RGB, over the full range of their dtype, in the space of the header's
+            profile; of a grey picture all three channels are the same.
+        alpha: of the same dtype, (H, W), None where everything is opaque.
+        header: the header of the file that it came from.
+    """
+
+    pixels: Pixels
+    header: Header
+    alpha: Pixels | None = None
