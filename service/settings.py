@@ -9,12 +9,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.sessions import Device
 
+_LARGEST_BATCH = 1024
 SHIPPED_MODELS = Path(__file__).with_name("models")
 
 
 def _ascending_from_1(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    if not sizes or sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
-        raise ValueError("sizes must ascend from 1")
+    if not sizes or sizes[0] != 1 or list(sizes) != sorted(set(sizes)) or sizes[-1] > _LARGEST_BATCH:
+        raise ValueError(f"sizes must ascend from 1 to at most {_LARGEST_BATCH}")
     return sizes
 
 
@@ -64,7 +65,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     device: Device = "auto"
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
     cuda_graphs: bool = False
     tensorrt_cache: Path | None = None
     models: Path = SHIPPED_MODELS

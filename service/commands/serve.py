@@ -28,5 +28,7 @@ def serve(
     try:
         code = run_server(create_app(settings), settings.host, settings.port)
     except OSError as error:
-        fail(f"can't listen on {settings.host}:{settings.port}: {os.strerror(error.errno or 0)}")
+        # the system's own words; a name that is not found has a number of its own below 0
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        fail(f"can't listen on {settings.host}:{settings.port}: {reason}")
     raise typer.Exit(code)

@@ -61,7 +61,7 @@ def test_a_missing_model_ends_the_server(run: Run, tmp_path: Path) -> None:
     ("name", "value", "words"),
     [
         ("max_pixels", "0", "Input should be greater than or equal to 1"),
-        ("batch_sizes", "[2,1]", "Value error, sizes must ascend from 1"),
+        ("batch_sizes", "[2,1]", "Value error, sizes must ascend from 1 to at most 1024"),
     ],
 )
 def test_a_setting_that_can_not_be_is_one_clear_line(run: Run, name: str, value: str, words: str) -> None:

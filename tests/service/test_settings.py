@@ -18,3 +18,9 @@ def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_no_browser_sends_is_no_origin(origin: str) -> None:
     with pytest.raises(ValidationError, match="is no origin"):
         Settings(cors_origins=(origin,))
+
+
+@pytest.mark.parametrize(("name", "value"), [("threads", 10**20), ("threads", 1025), ("batch_sizes", (1, 1 << 20))])
+def test_a_slip_of_the_finger_does_not_eat_the_machine(name: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**{name: value})  # type: ignore[arg-type]
