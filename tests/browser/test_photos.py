@@ -14,7 +14,6 @@ import skimage.data
 from PIL import Image
 from playwright.sync_api import FilePayload, Locator, Page, expect
 
-from service.codec import FORMATS
 from service.tiling import plan
 from tests.browser.conftest import Open, jpeg
 from tests.browser.proxy import PrefixProxy
@@ -379,7 +378,8 @@ def test_where_no_websocket_gets_through_the_photo_goes_by_post(open_page: Open,
 def test_a_service_that_goes_and_comes_again_loses_nothing(open_page: Open, serve_session: Serve) -> None:
     first = serve_session()
     with PrefixProxy(first.url) as proxy:
-        page = open_page(proxy.url, expected_errors="ERR_EMPTY_RESPONSE|WebSocket connection to")
+        # which of the two depends on whether the proxy had read the whole request when it gave up
+        page = open_page(proxy.url, expected_errors="ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET|WebSocket connection to")
         enhance(page, file(jpeg()))
         assert first.stop() == 0
         page.set_input_files("#files", [file(jpeg("cat"), "cat.jpg")])
@@ -449,7 +449,6 @@ def test_a_transparent_picture_shows_one_side_at_a_time(page: Page) -> None:
     assert after[2] > 60, "the ground shines through it still, as it would not through two"
 
 
-@pytest.mark.skipif("tiff" not in FORMATS, reason="the codec writes no TIFF, which browsers can't show")
 def test_a_photo_that_the_browser_can_not_show_is_shown_by_the_service(page: Page) -> None:
     buffer = io.BytesIO()
     Image.fromarray(skimage.data.coffee()).save(buffer, "TIFF")
