@@ -2,7 +2,7 @@
 
 ONNX Runtime keeps activations in blocks of channels (NCHWc) between convolutions, and moves them back and forth
 wherever an operator has no such form. Two of those ways are saved here, which takes 4 % off a tile's time; what is
-left, three quarters of it, are convolutions at the core's peak.
+left, three quarters of it, are convolutions, the large ones at 115 GFLOP/s on one core.
 
 Source: onnxruntime/core/optimizer/nchwc_transformer.cc says which operators have that form.
 """
