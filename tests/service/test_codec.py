@@ -554,7 +554,7 @@ class TestSize:
         # in a process of its own: this one's peak may lie above already
         program = """if True:
             import pathlib, sys
-            from service.codec import MalformedPicture, decode, read_header
+            from service.codec import MalformedPicture, PictureLimits, decode, read_header
 
             def peak():  # in KiB
                 status = pathlib.Path("/proc/self/status").read_text()
