@@ -10,7 +10,7 @@ from PIL import Image
 
 from service import heif, metadata, tiff
 from service.colour import cmyk_to_srgb, lab_to_srgb
-from service.picture import FORMATS, Format, Header, MalformedPicture, Pixels
+from service.picture import FORMATS, Format, Header, MalformedPicture, Pixels, UnsupportedSamples
 
 PILLOW: Final[dict[Format, str]] = {format_: format_.upper() for format_ in FORMATS}
 """What Pillow calls them."""
@@ -84,5 +84,5 @@ def _with_pillow(data: bytes, header: Header) -> tuple[Pixels, Header]:
             case "P" | "RGBX" | "YCbCr":
                 samples = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
             case _:
-                raise MalformedPicture("the samples are neither 8 nor 16 bits")
+                raise UnsupportedSamples("of another kind")
     return samples.astype(samples.dtype.newbyteorder("="), copy=False), header

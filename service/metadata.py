@@ -138,9 +138,9 @@ def _drop_thumbnail(directories: _Directories, first: int) -> None:
 
 _XMP_ORIENTATION: Final = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|\s*>)\s*)[1-8]""")
 _STALE: Final[dict[bytes, bytes]] = {
-    b"http://ns.adobe.com/hdr-gain-map/1.0/": rb"[\w.-]+",
-    b"http://ns.google.com/photos/1.0/container/": rb"[\w.-]+",
-    b"http://ns.apple.com/HDRGainMap/1.0/": rb"[\w.-]+",
+    b"http://ns.adobe.com/hdr-gain-map/1.0/": rb"[\w.-]++",
+    b"http://ns.google.com/photos/1.0/container/": rb"[\w.-]++",
+    b"http://ns.apple.com/HDRGainMap/1.0/": rb"[\w.-]++",
     b"http://ns.adobe.com/xap/1.0/": rb"Thumbnails",
     b"http://ns.adobe.com/xmp/note/": rb"HasExtendedXMP",
 }
@@ -163,8 +163,8 @@ def upright_xmp(xmp: bytes | str | None) -> bytes | None:
 
 def _without(packet: bytes, name: bytes) -> bytes:
     """Cut attributes and elements out of XML by a pattern of their names, and leave the rest as it is written."""
-    packet = re.sub(rb"\s" + name + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')", b"", packet)
-    opening, kept, place = re.compile(b"<(" + name + rb")\b[^<>]*>"), [], 0
+    packet = re.sub(rb"\s" + name + rb"\s*+=\s*+(?:\"[^\"]*\"|'[^']*')", b"", packet)
+    opening, kept, place = re.compile(b"<(" + name + rb")\b[^<>]*+>"), [], 0
     while start := opening.search(packet, place):
         end = start.end()
         if not start[0].endswith(b"/>"):

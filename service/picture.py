@@ -50,6 +50,44 @@ class PictureTooLarge(Exception):
         self.limit = limit
 
 
+class TooManyFrames(Exception):
+    """The file has more frames or pages than are allowed.
+
+    Attributes:
+        limit: how many are.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} frames")
+        self.limit = limit
+
+
+class TooManyScans(Exception):
+    """A JPEG has more scans than are allowed.
+
+    Attributes:
+        scans: how many it has.
+        limit: how many are allowed.
+    """
+
+    def __init__(self, scans: int, limit: int) -> None:
+        super().__init__(f"{scans} scans, and {limit} are allowed")
+        self.scans = scans
+        self.limit = limit
+
+
+class UnsupportedSamples(Exception):
+    """The samples are of a kind that is not read.
+
+    Attributes:
+        kind: which, as in: the samples are ...
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"the samples are {kind}")
+        self.kind = kind
+
+
 class SideTooLong(Exception):
     """The answer's format can't hold a picture this wide or high.
 

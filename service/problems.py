@@ -15,7 +15,16 @@ from service import telemetry
 from service.alignment import BarelyOverlaps, NotAligned
 from service.archive import MalformedZip, TooManyFiles, UnusableEntry, UnzippedTooLarge
 from service.catalogue import UnknownCamera
-from service.codec import MalformedPicture, NotWritable, PictureTooLarge, SideTooLong, UnsupportedFormat
+from service.codec import (
+    MalformedPicture,
+    NotWritable,
+    PictureTooLarge,
+    SideTooLong,
+    TooManyFrames,
+    TooManyScans,
+    UnsupportedFormat,
+    UnsupportedSamples,
+)
 from service.quality import SizesDiffer, TooSmall
 from service.scheduler import Cancelled, Closed, DeadlineExceeded, InferenceFailed, QueueFull
 
@@ -117,6 +126,21 @@ _TABLE: Mapping[type[Exception], _Row] = {
         Problem("picture-too-large", 422, "The picture has too many pixels"),
         lambda e: f"It has {_counted(e.pixels)} pixels; send at most {_counted(e.limit)}.",
     ),
+    TooManyFrames: _Row(
+        Problem("too-many-frames", 422, "The file has too many frames or pages"),
+        lambda e: f"Send a file of at most {_counted(e.limit)}; only the first is enhanced.",
+    ),
+    TooManyScans: _Row(
+        Problem("too-many-scans", 422, "The JPEG has too many scans"),
+        lambda e: f"It has {_counted(e.scans)}; send one of at most {_counted(e.limit)}, as any photo program writes.",
+    ),
+    UnsupportedSamples: _Row(
+        Problem("unsupported-samples", 422, "The picture's samples are of a kind that is not taken"),
+        lambda e: (
+            f"They are {e.kind}: send whole numbers of 8 bits in a JPEG, WebP or BMP, of 1, 2, 4, 8 or 16 in a PNG or "
+            "TIFF, of 8 to 12 in a HEIC or AVIF."
+        ),
+    ),
     SideTooLong: _Row(
         Problem("side-too-long", 422, "The answer's format can't hold the picture"),
         lambda e: (
@@ -183,6 +207,9 @@ _TABLE: Mapping[type[Exception], _Row] = {
 EXPECTED: Final[tuple[type[Exception], ...]] = tuple(_TABLE)
 """Every exception that the table explains."""
 
+_MOST_TOLD: Final = 8
+"""Parameters that a problem names."""
+_LONGEST_NAME: Final = 64
 _INVALID = Problem("invalid-parameter", 422, "A parameter can't be used")
 _INTERNAL = Problem("internal-error", 500, "The service failed")
 _INTERNAL_DETAIL = "It is logged under the request's id; tell the operator."
@@ -210,6 +237,9 @@ _EXAMPLES: Final[tuple[Exception, ...]] = (
     UnsupportedMediaType("Send a picture as body with its image/ type.", {}),
     UnsupportedFormat(),
     PictureTooLarge(230_400_000, 100_000_000),
+    TooManyFrames(1000),
+    TooManyScans(10_000, 100),
+    UnsupportedSamples("of 12 bits"),
     SideTooLong(20_000, 16_383, "webp"),
     NotWritable("heic"),
     UnknownCamera("kodak", ("blackberry", "iphone", "sony")),
@@ -300,7 +330,11 @@ def _describe(error: Exception) -> _Described:
         headers = {} if row.retry_after is None else {"Retry-After": str(row.retry_after(error))}
         return _Described(row.problem, row.detail(error), {**headers, **row.headers(error)})
     if isinstance(error, RequestValidationError | ValidationError):
-        return _Described(_INVALID, "; ".join(_explain(entry) for entry in error.errors()), {})
+        entries = error.errors()
+        told = [_explain(entry) for entry in entries[:_MOST_TOLD]]
+        if len(entries) > _MOST_TOLD:
+            told.append(f"and {_counted(len(entries) - _MOST_TOLD)} more")
+        return _Described(_INVALID, "; ".join(told), {})
     if isinstance(error, HTTPException) and error.status_code in _BY_STATUS:
         problem, detail = _BY_STATUS[error.status_code]
         return _Described(problem, detail, dict(error.headers or {}))
@@ -310,7 +344,8 @@ def _describe(error: Exception) -> _Described:
 
 def _explain(entry: Mapping[str, Any]) -> str:
     place = [str(part) for part in entry["loc"] if part not in ("body", "query", "path", "header")]
-    return f"{'.'.join(place) or 'request'}: {entry['msg']}"
+    name = ".".join(place) or "request"
+    return f"{name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + '…'}: {entry['msg']}"
 
 
 def install(app: FastAPI) -> None:

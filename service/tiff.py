@@ -36,6 +36,10 @@ class Unreadable(Exception):
     """The file claims what it can't hold, or a kind of samples that is not read; the message says what."""
 
 
+class UnknownSamples(Exception):
+    """The samples are of a kind that is not read; the message says which, as in: the samples are ..."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a file holds its first page.
@@ -98,7 +102,7 @@ def layout_of(tags: Tags, data: bytes) -> Layout:
     """Read how a file holds its first page.
 
     Raises:
-        Unreadable: see there.
+        Unreadable, UnknownSamples: see there.
     """
 
     def number(tag: int, default: int) -> int:
@@ -111,8 +115,10 @@ def layout_of(tags: Tags, data: bytes) -> Layout:
         return tuple(int(each) for each in value) if isinstance(value, tuple) else (int(value),)
 
     bits = set(numbers(_BITS) or (1,))
-    if len(bits) != 1 or not bits <= {1, 2, 4, 8, 16} or not set(numbers(_SAMPLE_FORMAT)) <= {1}:
-        raise Unreadable("the samples are neither 8 nor 16 bits")
+    if not set(numbers(_SAMPLE_FORMAT)) <= {1}:
+        raise UnknownSamples("floating-point, signed or undefined numbers")
+    if len(bits) != 1 or not bits <= {1, 2, 4, 8, 16}:
+        raise UnknownSamples(f"of {' and '.join(map(str, sorted(bits)[:4]))} bits")
     width, length, channels = number(_WIDTH, 0), number(_LENGTH, 0), number(_SAMPLES, 1)
     # a decoder makes room for one strip or tile as it is claimed to be
     room = max(_ROOM, 2 * width * length * channels)
