@@ -6,7 +6,7 @@ from typing import Final
 
 from PIL import Image
 
-from service import heif, jpeg, metadata, png, tiff
+from service import avif, heif, jpeg, metadata, png, tiff
 from service.colour import usable
 from service.decoders import PILLOW
 from service.icc import display_p3
@@ -82,6 +82,8 @@ def read_header(data: bytes, limits: PictureLimits) -> Header:
         raise MalformedPicture("the header claims no pixels")
     if header.width * header.height > limits.max_pixels:
         raise PictureTooLarge(header.width * header.height, limits.max_pixels)
+    if format_ == "avif" and not avif.sizes_agree(data):
+        raise MalformedPicture("the picture differs in size from its header")
     if header.frames > limits.max_frames:
         raise TooManyFrames(limits.max_frames)
     if marks is not None and marks.scans > limits.max_scans:

@@ -13,6 +13,7 @@ from service.metadata import Metadata, iptc_resource, upright_exif, upright_xmp
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
 _IPTC_KEYWORD: Final = b"Raw profile type iptc"
+_TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf")
 _MAX_BLOCK: Final = 1 << 24
 """Bytes of metadata that are inflated, of all compressed chunks together."""
 
@@ -26,6 +27,18 @@ def chunks_fit(data: bytes) -> bool:
             return True
         place += 12 + length
     return False
+
+
+def without_texts(data: bytes) -> bytes:
+    """Return a file without its texts, its profile and its EXIF: a decoder would inflate them all, unused."""
+    pieces, kept, place = [], 0, 8
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] in _TEXTS:
+            pieces.append(data[kept:place])
+            kept = end
+        place = end
+    return b"".join((*pieces, data[kept:])) if pieces else data
 
 
 def is_grey(data: bytes) -> bool:

@@ -19,7 +19,7 @@ from service.metadata import Metadata, upright_exif, upright_xmp
 
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _COUNTS = 273, 274, 277, 278, 279
-_PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_LENGTH, _TILE_COUNTS = 284, 317, 322, 323, 325
+_PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS = 284, 317, 322, 323, 324, 325
 _EXTRA, _SAMPLE_FORMAT, _XMP, _IPTC, _ICC = 338, 339, 700, 33723, 34675
 Tags = TiffImagePlugin.ImageFileDirectory_v2
 _DEFLATE: Final = 8
@@ -124,6 +124,10 @@ def layout_of(tags: Tags, data: bytes) -> Layout:
     room = max(_ROOM, 2 * width * length * channels)
     if number(_TILE_WIDTH, 1) * number(_TILE_LENGTH, 1) * channels > room or channels > 16:
         raise Unreadable("a tile claims more pixels than the picture has")
+    if tags.get(_TILE_WIDTH) and len(numbers(_TILE_OFFSETS)) < -(-width // number(_TILE_WIDTH, 1)) * -(
+        -length // number(_TILE_LENGTH, 1)
+    ):
+        raise Unreadable("it has fewer tiles than its size needs")
     if max(numbers(_COUNTS) + numbers(_TILE_COUNTS), default=0) > len(data):
         raise Unreadable("a strip claims more bytes than the file has")
     extra, photometric = numbers(_EXTRA), number(_PHOTOMETRIC, 1)

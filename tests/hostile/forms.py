@@ -63,9 +63,10 @@ def _boundaries() -> Iterator[Case]:
         "zeros": bytes(100_000),
         "no name": b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n",
         "no disposition": b"--b\r\nContent-Type: image/png\r\n\r\n" + GOOD + b"\r\n--b--\r\n",
-        "another disposition": body.replace(b"form-data;", b"attachment;"),
     }.items():
         yield Case(name, Body(data, FORM), REQUEST)
+    other = Body(body.replace(b"form-data;", b"attachment;"), FORM)
+    yield Case("another disposition", other, REQUEST, "its name counts")
     inner = part(data=GOOD) + b"--b--\r\n"
     nested = b"--o\r\nContent-Disposition: form-data; name=\"image\"\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
     yield Case("a form in a form", Body(nested + inner + b"\r\n--o--\r\n", "multipart/form-data; boundary=o"), REQUEST)

@@ -142,6 +142,12 @@ def _grids() -> Iterator[Case]:
     yield Case("a grid of 4294967295x1", File(_grid(2, 2, 2**32 - 1, 1)), LARGE | MALFORMED)
 
 
+def _why(kind: bytes, size: int) -> str:
+    if size == 0:
+        return "a size of 0 reaches to the end of what is around it"
+    return "samples are found by their places" if kind == b"mdat" else ""
+
+
 def _of(name: str, base: bytes, kind: str) -> Iterator[Case]:
     """What both formats have to bear."""
     yield from truncated(name, base, _cuts(base), f".{name.lower()}")
@@ -154,7 +160,7 @@ def _of(name: str, base: bytes, kind: str) -> Iterator[Case]:
             if kind_ == b"mdat" and size == 0:
                 continue  # up to the file's end, as it is allowed to
             wrong = _resized(base, kind_, size)
-            yield Case(f"{name} {kind_.decode()} of {size} bytes", File(wrong), MALFORMED, "" if kind_ != b"mdat" else "places count, not boxes")  # noqa: E501
+            yield Case(f"{name} {kind_.decode()} of {size} bytes", File(wrong), MALFORMED, _why(kind_, size))
     start = base.index(b"mdat") + 4
     yield Case(f"{name} whose samples are noise", File(base[:start] + good.pixels(64, 64).tobytes()[: len(base) - start]), MALFORMED)  # noqa: E501
     yield Case(f"{name} whose samples are zeros", File(base[:start] + bytes(len(base) - start)), MALFORMED)

@@ -89,9 +89,9 @@ def _animations() -> Iterator[Case]:
     many = riff(extended(48, 40, 2), chunk(b"ANIM", bytes(6)), tiny * 500_000)
     yield Case("500000 frames of nothing", File(many), FRAMES | MALFORMED)
     yield Case("no frames", File(frames(0, 1, 1)), MALFORMED)
-    yield Case("a frame larger than its canvas", File(frames(2, 16_384, 16_384)), MALFORMED | LARGE)
+    yield Case("a frame larger than its canvas", File(frames(2, 16_384, 16_384)), MALFORMED | LARGE, "the frame itself says how large it is")
     yield Case("frames on a canvas of 16384x16384", File(frames(2, 48, 40, (16_384, 16_384))), LARGE)
-    yield Case("two frames on a canvas of 9999x9999", File(frames(2, 48, 40, (9999, 9999))), MALFORMED, "a small part of a large canvas is allowed", megabytes=3000, seconds=30)  # noqa: E501
+    yield Case("two frames on a canvas of 2000x2000", File(frames(2, 48, 40, (2000, 2000))), MALFORMED, "a small part of a large canvas is allowed")
 
 
 def _bmp() -> Iterator[Case]:
@@ -120,9 +120,9 @@ def _bmp() -> Iterator[Case]:
         yield Case(f"BMP samples at {offset}", changed(10, "I", offset), MALFORMED)
     yield Case("BMP of 2^32 colours", changed(46, "I", 2**32 - 1), MALFORMED, "24 bits need no palette")
     yield Case("BMP of two planes", changed(26, "H", 2), MALFORMED, "no reader looks at it")
-    head = struct.pack("<2sIHHIIiiHHIIIIII", b"BM", 0, 0, 0, 1078, 40, 9000, 9000, 1, 8, 1, 0, 0, 0, 0, 0) + bytes(1024)
-    yield Case("a run-length BMP of 9000x9000 of skips", File(head + b"\0\2\xff\xff" * 40 + b"\0\1"), MALFORMED, "what is skipped stays black", megabytes=900)  # noqa: E501
-    yield Case("a run-length BMP of short runs", File(head + b"\1\0" * 1_000_000), MALFORMED, megabytes=900)
+    head = struct.pack("<2sIHHIIiiHHIIIIII", b"BM", 0, 0, 0, 1078, 40, 2000, 2000, 1, 8, 1, 0, 0, 0, 0, 0) + bytes(1024)
+    yield Case("a run-length BMP of 2000x2000 of skips", File(head + b"\0\2\xff\xff" * 40 + b"\0\1"), MALFORMED, "what is skipped stays black")  # noqa: E501
+    yield Case("a run-length BMP of short runs", File(head + b"\1\0" * 1_000_000), MALFORMED)
 
 
 def cases() -> Iterator[Case]:
