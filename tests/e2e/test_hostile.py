@@ -1,7 +1,8 @@
 """The hostile corpus against a real server: each case is refused in time and in words, and costs nobody else."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import Serve, Server, noise, pixels_of, png
-from tests.hostile.corpus import GROUPS, cases, counts
+from tests.hostile.corpus import GROUPS, cases
 from tests.hostile.sending import send
 
 GOOD = noise(24, 20)
@@ -24,12 +25,16 @@ class Watch:
     def __init__(self, server: Server) -> None:
         self._process = psutil.Process(server.process.pid)
 
-    def _all(self) -> list[psutil.Process]:
-        return [self._process, *self._process.children(recursive=True)]
+        self._processes: list[psutil.Process] = []
+        self.look()
+
+    def look(self) -> None:
+        """See which processes there are now."""
+        self._processes = [self._process, *self._process.children(recursive=True)]
 
     def _sum(self, measure: Callable[[psutil.Process], float]) -> float:
         total = 0.0
-        for process in self._all():
+        for process in self._processes:
             try:
                 total += measure(process)
             except (psutil.Error, OSError):  # it ended meanwhile
@@ -46,7 +51,8 @@ class Watch:
 
     def forget_peak(self) -> None:
         """Begin to measure the peak anew (proc(5), clear_refs)."""
-        for process in self._all():
+        self.look()
+        for process in self._processes:
             try:
                 Path(f"/proc/{process.pid}/clear_refs").write_text("5")
             except OSError:
@@ -63,24 +69,27 @@ def _high_water(process: psutil.Process) -> float:
 
 
 @pytest.fixture(scope="module")
-def hostile_server(serve_session: Serve, identity_folder: Path) -> Iterator[Server]:
-    yield serve_session(models=identity_folder)
+def hostile_server(serve_session: Serve, identity_folder: Path) -> Server:
+    return serve_session(models=identity_folder)
 
 
-def settled(measure: Callable[[], float], most: float) -> float:
+def settled(watch: Watch, measure: Callable[[], float], most: float) -> float:
     """Wait until a measure has come down; return what it is then."""
     until = time.monotonic() + _WAIT_S
     while (now := measure()) > most and time.monotonic() < until:
         time.sleep(0.05)
+        watch.look()
     return now
 
 
 def test_there_are_enough_and_each_has_its_name() -> None:
-    names = [case.identity for case in cases()]
-    assert len(names) == len(set(names))
-    counted = counts().values()
-    assert sum(group["refused"] for group in counted) >= 350, "cases that have to be refused"
-    assert [case.sent.stored() for case in cases("png")] == [case.sent.stored() for case in cases("png")]
+    names = Counter[str]()
+    refused = 0
+    for case in cases():
+        names[case.identity] += 1
+        refused += not case.harmless
+    assert not [name for name, count in names.items() if count > 1]
+    assert refused >= 1000, "cases that have to be refused"
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -114,7 +123,7 @@ def test_each_case_is_refused_and_the_next_request_served(hostile_server: Server
     assert hostile_server.metric("pix2dslr_queue_tiles") == 0
     assert hostile_server.process.poll() is None
     # threads of the pool may open a few more; the client's own connections come and go
-    assert settled(watch.files, files + 8) <= files + 8
-    assert settled(watch.megabytes, memory + _KEPT_MB) <= memory + _KEPT_MB
+    assert settled(watch, watch.files, files + 8) <= files + 8
+    assert settled(watch, watch.megabytes, memory + _KEPT_MB) <= memory + _KEPT_MB
     told = [line for line in hostile_server.log[lines:] if "Traceback" in line or "unexpected" in line]
     assert not told, "".join(hostile_server.log[lines:][-40:])

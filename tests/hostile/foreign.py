@@ -47,7 +47,10 @@ def _others() -> Iterator[tuple[str, bytes]]:
     yield "shell script", b"#!/bin/sh\nrm -rf /\n"
     yield "HTML", b"<!DOCTYPE html><script>alert(document.cookie)</script>"
     yield "JSON", b'{"image": "x"}'
-    yield "pickle", b"\x80\x04\x95\x1d\0\0\0\0\0\0\0\x8c\x02os\x94\x8c\x06system\x94\x93\x94\x8c\x02id\x94\x85\x94R\x94."
+    yield (
+        "pickle",
+        b"\x80\x04\x95\x1d\0\0\0\0\0\0\0\x8c\x02os\x94\x8c\x06system\x94\x93\x94\x8c\x02id\x94\x85\x94R\x94.",
+    )
     yield "NumPy array", b"\x93NUMPY\1\0v\0{'descr': '|O', 'fortran_order': False, 'shape': (1,)}"
     yield "ICO", b"\0\0\1\0\1\0" + bytes(100)
     yield "PSD", b"8BPS\0\1" + bytes(100)

@@ -120,11 +120,32 @@ def _structures() -> Iterator[Case]:
         yield Case(f"{length} bytes at {offset}", File(broken), MALFORMED)
     wide_items = full(b"iinf", struct.pack(">I", 2**32 - 1) + item, 1)
     yield Case("2^32 items claimed", File(_file(b"heic", HANDLER, PRIMARY, wide_items)), MALFORMED)
-    yield Case("65535 items", File(_file(b"heic", HANDLER, PRIMARY, _items(*[_item(i, b"hvc1") for i in range(65_535)]))), MALFORMED)  # noqa: E501
-    yield Case("2^32 associations claimed", File(_file(b"heic", HANDLER, PRIMARY, _items(item), box(b"iprp", box(b"ipco") + full(b"ipma", b"\xff" * 4)))), MALFORMED)  # noqa: E501
-    yield Case("a picture without properties", File(_file(b"heic", HANDLER, PRIMARY, _items(item), _places(_place(1, 0, 9)))), MALFORMED)  # noqa: E501
+    yield Case(
+        "65535 items",
+        File(_file(b"heic", HANDLER, PRIMARY, _items(*[_item(i, b"hvc1") for i in range(65_535)]))),
+        MALFORMED,
+    )
+    yield Case(
+        "2^32 associations claimed",
+        File(_file(b"heic", HANDLER, PRIMARY, _items(item), box(b"iprp", box(b"ipco") + full(b"ipma", b"\xff" * 4)))),
+        MALFORMED,
+    )
+    yield Case(
+        "a picture without properties",
+        File(_file(b"heic", HANDLER, PRIMARY, _items(item), _places(_place(1, 0, 9)))),
+        MALFORMED,
+    )
     circle = full(b"iref", box(b"dimg", struct.pack(">HHH", 1, 1, 1)))
-    grid = _file(b"heic", HANDLER, PRIMARY, _items(_item(1, b"grid")), _sizes(64, 64, 1), circle, _places(_place(1, 0, 12, 1)), box(b"idat", struct.pack(">BBBBII", 0, 1, 0, 0, 64, 64)))  # noqa: E501
+    grid = _file(
+        b"heic",
+        HANDLER,
+        PRIMARY,
+        _items(_item(1, b"grid")),
+        _sizes(64, 64, 1),
+        circle,
+        _places(_place(1, 0, 12, 1)),
+        box(b"idat", struct.pack(">BBBBII", 0, 1, 0, 0, 64, 64)),
+    )
     yield Case("a grid of itself", File(grid), MALFORMED)
     overlay = grid.replace(b"grid", b"iovl")
     yield Case("an overlay of itself", File(overlay), MALFORMED)
@@ -154,7 +175,12 @@ def _of(name: str, base: bytes, kind: str) -> Iterator[Case]:
     for width, height in ((65_535, 65_535), (2**32 - 1, 2**32 - 1), (2**31, 2)):
         yield Case(f"{name} of {width}x{height}", File(sized(base, width, height), kind), LARGE | MALFORMED)
     for width, height in ((0, 0), (0, 64), (1, 1), (63, 64), (64, 4000), (9999, 9999)):
-        yield Case(f"{name} that says {width}x{height} and is 64x64", File(sized(base, width, height), kind), MALFORMED, megabytes=900)  # noqa: E501
+        yield Case(
+            f"{name} that says {width}x{height} and is 64x64",
+            File(sized(base, width, height), kind),
+            MALFORMED,
+            megabytes=900,
+        )
     for kind_ in (b"meta", b"iloc", b"iprp", b"ipco", b"ipma", b"mdat", b"iinf", b"pitm"):
         for size in (0, 1, 7, 2**31, 2**32 - 1):
             if kind_ == b"mdat" and size == 0:
@@ -162,20 +188,35 @@ def _of(name: str, base: bytes, kind: str) -> Iterator[Case]:
             wrong = _resized(base, kind_, size)
             yield Case(f"{name} {kind_.decode()} of {size} bytes", File(wrong), MALFORMED, _why(kind_, size))
     start = base.index(b"mdat") + 4
-    yield Case(f"{name} whose samples are noise", File(base[:start] + good.pixels(64, 64).tobytes()[: len(base) - start]), MALFORMED)  # noqa: E501
+    yield Case(
+        f"{name} whose samples are noise",
+        File(base[:start] + good.pixels(64, 64).tobytes()[: len(base) - start]),
+        MALFORMED,
+    )
     yield Case(f"{name} whose samples are zeros", File(base[:start] + bytes(len(base) - start)), MALFORMED)
 
 
 def _sequences() -> Iterator[Case]:
     animated = good.animation("AVIF")
-    yield from truncated("animated AVIF", animated, [(f"at {i} of 8", len(animated) * i // 8) for i in range(1, 8)], ".avif")
+    yield from truncated(
+        "animated AVIF", animated, [(f"at {i} of 8", len(animated) * i // 8) for i in range(1, 8)], ".avif"
+    )
     for brand, name in ((b"hevc", "HEIC"), (b"avis", "AVIF")):
-        track = box(b"trak", box(b"tkhd", bytes(84)) + box(b"mdia", box(b"minf", box(b"stbl", full(b"stsz", struct.pack(">II", 100, 2**32 - 1))))))  # noqa: E501
+        track = box(
+            b"trak",
+            box(b"tkhd", bytes(84))
+            + box(b"mdia", box(b"minf", box(b"stbl", full(b"stsz", struct.pack(">II", 100, 2**32 - 1))))),
+        )
         movie = box(b"ftyp", brand + bytes(4) + b"msf1" + brand) + box(b"moov", full(b"mvhd", bytes(96)) + track)
         yield Case(f"{name} sequence of 2^32 frames", File(movie), MALFORMED)
     av1 = good.avif()
     place = av1.index(b"av1C") + 6
-    yield Case("AVIF of 12 bits that is of 8", File(av1[:place] + bytes([av1[place] | 0x60]) + av1[place + 1 :]), MALFORMED | SAMPLES, METADATA_LOST)  # noqa: E501
+    yield Case(
+        "AVIF of 12 bits that is of 8",
+        File(av1[:place] + bytes([av1[place] | 0x60]) + av1[place + 1 :]),
+        MALFORMED | SAMPLES,
+        METADATA_LOST,
+    )
 
 
 def cases() -> Iterator[Case]:
@@ -186,6 +227,10 @@ def cases() -> Iterator[Case]:
     yield from _grids()
     yield from _sequences()
     for brand in (b"mif1", b"isom", b"crx ", b"jp2 ", b"M4V "):
-        yield Case(f"the brand {brand.decode()}", File(box(b"ftyp", brand + bytes(4) + brand) + box(b"mdat", bytes(99))), FORMAT)
+        yield Case(
+            f"the brand {brand.decode()}",
+            File(box(b"ftyp", brand + bytes(4) + brand) + box(b"mdat", bytes(99))),
+            FORMAT,
+        )
     yield Case("a first box of 4 GB", File(struct.pack(">I", 2**32 - 1) + b"ftypheic" + bytes(100)), MALFORMED)
     yield Case("brands without end", File(box(b"ftyp", b"mif1" + bytes(4) + b"none" * 100_000)), FORMAT)

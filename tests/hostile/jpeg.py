@@ -39,7 +39,11 @@ def _cuts(data: bytes) -> list[tuple[str, int]]:
         seen.add(name)
         places += [(f"inside {name}'s mark", start + 1), (f"behind {name}'s mark", start + 2)]
         if end - start > 2:
-            places += [(f"in {name}'s length", start + 3), (f"in {name}", (start + 4 + end) // 2), (f"after {name}", end)]
+            places += [
+                (f"in {name}'s length", start + 3),
+                (f"in {name}", (start + 4 + end) // 2),
+                (f"after {name}", end),
+            ]
     return [each for each in places if each[1] < len(data) - 2]
 
 
@@ -115,8 +119,18 @@ def _segments() -> Iterator[Case]:
     tables = base.index(b"\xff\xdb"), base.index(b"\xff\xc4"), base.index(b"\xff\xda")
     odd = "what does not matter to the picture is passed over"
     for marker in (0xE0, 0xE1, 0xE2, 0xED, 0xFE):
-        yield Case(f"a segment {marker:02X} of length 0", File(with_segments(b"\xff" + bytes([marker]) + b"\0\0")), MALFORMED, odd)  # noqa: E501
-        yield Case(f"a segment {marker:02X} of length 1", File(with_segments(b"\xff" + bytes([marker]) + b"\0\1")), MALFORMED, odd)  # noqa: E501
+        yield Case(
+            f"a segment {marker:02X} of length 0",
+            File(with_segments(b"\xff" + bytes([marker]) + b"\0\0")),
+            MALFORMED,
+            odd,
+        )
+        yield Case(
+            f"a segment {marker:02X} of length 1",
+            File(with_segments(b"\xff" + bytes([marker]) + b"\0\1")),
+            MALFORMED,
+            odd,
+        )
         lying = with_segments(b"\xff" + bytes([marker]) + b"\xff\xff")
         yield Case(f"a segment {marker:02X} longer than the file", File(lying), MALFORMED)
     for name, place in zip(("quantisation tables", "Huffman tables", "scan"), tables, strict=True):
@@ -132,7 +146,12 @@ def _segments() -> Iterator[Case]:
     yield Case("40000 application segments", File(with_segments(segment(0xEF, b"x" * 10) * 40_000)), MALFORMED, odd)
     yield Case("two frames' headers", File(_twice(base)), MALFORMED)
     yield Case("restarts without end", File(_restarts(base)), MALFORMED, odd)
-    yield Case("arithmetic coding without data", File(base.replace(b"\xff\xc0", b"\xff\xc9", 1)), MALFORMED, "any bytes are arithmetic codes")
+    yield Case(
+        "arithmetic coding without data",
+        File(base.replace(b"\xff\xc0", b"\xff\xc9", 1)),
+        MALFORMED,
+        "any bytes are arithmetic codes",
+    )
     yield Case("lossless coding", File(base.replace(b"\xff\xc0", b"\xff\xc3", 1)), MALFORMED)
     yield Case("hierarchical coding", File(base.replace(b"\xff\xc0", b"\xff\xc5", 1)), MALFORMED)
     yield Case("the markers alone", File(b"\xff\xd8\xff\xd9"), MALFORMED)
@@ -146,10 +165,20 @@ def _segments() -> Iterator[Case]:
         why = "unusual, and allowed" if factors == 0x41 else ""
         yield Case(f"sampling factors {factors:02X}", File(wrong), MALFORMED, why)
     index = struct.pack(">2sHIHHI", b"MM", 42, 8, 1, 0xB001, 4) + struct.pack(">II", 1, 0xFFFF_FFFF)
-    yield Case("a multi-picture index of 2^32 pictures", File(with_segments(segment(0xE2, b"MPF\0" + index))), MALFORMED, METADATA_LOST)  # noqa: E501
+    yield Case(
+        "a multi-picture index of 2^32 pictures",
+        File(with_segments(segment(0xE2, b"MPF\0" + index))),
+        MALFORMED,
+        METADATA_LOST,
+    )
     entries = struct.pack(">2sHIH", b"MM", 42, 8, 2) + struct.pack(">HHII", 0xB001, 4, 1, 60_000)
     entries += struct.pack(">HHIII", 0xB002, 7, 960_000, 38, 0)
-    yield Case("a multi-picture index that points out", File(with_segments(segment(0xE2, b"MPF\0" + entries))), MALFORMED, METADATA_LOST)  # noqa: E501
+    yield Case(
+        "a multi-picture index that points out",
+        File(with_segments(segment(0xE2, b"MPF\0" + entries))),
+        MALFORMED,
+        METADATA_LOST,
+    )
 
 
 def _twice(base: bytes) -> bytes:

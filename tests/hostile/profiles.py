@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from tests import profiles
-from tests.hostile import good
 from tests.hostile.case import MALFORMED, METADATA_LOST, PROFILE_LOST, Case, File
 from tests.hostile.jpeg import segment, with_segments
 from tests.hostile.png import chunk, with_chunks
@@ -23,7 +22,9 @@ def _in_png(profile: bytes) -> bytes:
     return with_chunks(chunk(b"iCCP", b"hostile\0\0" + zlib.compress(profile, 9)))
 
 
-def _table(entries: list[tuple[bytes, int, int]], content: bytes = b"", space: bytes = b"RGB ", count: int | None = None) -> bytes:  # noqa: E501
+def _table(
+    entries: list[tuple[bytes, int, int]], content: bytes = b"", space: bytes = b"RGB ", count: int | None = None
+) -> bytes:
     head = struct.pack(">I4sI4s4s4s12s4s", 0, b"test", 0x02400000, b"mntr", space, b"XYZ ", bytes(12), b"acsp")
     head = head.ljust(128, b"\0") + struct.pack(">I", len(entries) if count is None else count)
     whole = head + b"".join(name + struct.pack(">II", offset, size) for name, offset, size in entries) + content
@@ -32,7 +33,9 @@ def _table(entries: list[tuple[bytes, int, int]], content: bytes = b"", space: b
 
 def _lut(kind: bytes, inputs: int, outputs: int, grid: int, *, entries: int = 2) -> bytes:
     matrix = struct.pack(">9i", 65_536, 0, 0, 0, 65_536, 0, 0, 0, 65_536)
-    return kind + bytes(4) + bytes([inputs, outputs, grid, 0]) + matrix + struct.pack(">HH", entries, entries) + bytes(400)
+    return (
+        kind + bytes(4) + bytes([inputs, outputs, grid, 0]) + matrix + struct.pack(">HH", entries, entries) + bytes(400)
+    )
 
 
 def _hostile() -> Iterator[tuple[str, bytes]]:
@@ -44,7 +47,10 @@ def _hostile() -> Iterator[tuple[str, bytes]]:
     yield "a tag at 2 GB", plain[:136] + struct.pack(">I", 2**31) + plain[140:]
     yield "a tag at 4 GB of 4 GB", plain[:136] + b"\xff" * 8 + plain[144:]
     yield "a tag of 4 GB", plain[:140] + b"\xff" * 4 + plain[144:]
-    yield "all tags the header", _table([(name, 0, 128) for name in (b"rXYZ", b"gXYZ", b"bXYZ", b"rTRC", b"gTRC", b"bTRC")])  # noqa: E501
+    yield (
+        "all tags the header",
+        _table([(name, 0, 128) for name in (b"rXYZ", b"gXYZ", b"bXYZ", b"rTRC", b"gTRC", b"bTRC")]),
+    )
     yield "tags that overlap", _table([(b"rTRC", 132 + 12 * i, 5000) for i in range(150)], bytes(8000))
     size = struct.pack(">I", 2**32 - 1)
     yield "a size of 4 GB", size + plain[4:]
@@ -61,12 +67,17 @@ def _hostile() -> Iterator[tuple[str, bytes]]:
         "a gamma of 256": b"curv\0\0\0\0" + struct.pack(">IH", 1, 65_535),
         "a parametric curve of kind 99": b"para\0\0\0\0" + struct.pack(">HH", 99, 0) + bytes(28),
         "a parametric curve of zeros": b"para\0\0\0\0" + struct.pack(">HH", 4, 0) + bytes(28),
-        "a parametric curve of extremes": b"para\0\0\0\0" + struct.pack(">HH", 4, 0) + b"\x7f\xff\xff\xff\x80\0\0\0" * 4,
+        "a parametric curve of extremes": b"para\0\0\0\0"
+        + struct.pack(">HH", 4, 0)
+        + b"\x7f\xff\xff\xff\x80\0\0\0" * 4,
     }
     for name, curve in curves.items():
         yield name, profiles.matrix_profile([(0.64, 0.33), (0.21, 0.71), (0.15, 0.06)], curve)
     same = {name + b"XYZ": b"XYZ \0\0\0\0" + struct.pack(">3i", 20_000, 20_000, 20_000) for name in (b"r", b"g", b"b")}
-    yield "primaries on a line", profiles.profile(b"RGB ", same | {name + b"TRC": profiles.gamma(2) for name in (b"r", b"g", b"b")})
+    yield (
+        "primaries on a line",
+        profiles.profile(b"RGB ", same | {name + b"TRC": profiles.gamma(2) for name in (b"r", b"g", b"b")}),
+    )
     for name, lut in {
         "a lut8 of 15 channels and 255 steps": _lut(b"mft1", 15, 15, 255),
         "a lut16 of 16 channels and 255 steps": _lut(b"mft2", 16, 16, 255),
@@ -76,7 +87,8 @@ def _hostile() -> Iterator[tuple[str, bytes]]:
         "a lut16 of 65535 entries": _lut(b"mft2", 3, 3, 2, entries=65_535),
         "an mAB that points at itself": b"mAB \0\0\0\0\3\3\0\0" + struct.pack(">5I", 0, 0, 0, 0, 0) + bytes(100),
         "an mAB that points out": b"mAB \0\0\0\0\3\3\0\0" + struct.pack(">5I", *[2**32 - 4] * 5) + bytes(100),
-        "an mAB of 255 steps": b"mAB \0\0\0\0\3\3\0\0" + struct.pack(">5I", 32, 0, 0, 64, 32) + bytes(32) + b"\xff" * 16 + bytes(100),
+        "an mAB of 255 steps": b"mAB \0\0\0\0\3\3\0\0" + struct.pack(">5I", 32, 0, 0, 64, 32) + bytes(32)
+        + b"\xff" * 16 + bytes(100),
         "an mpet of 2^32 elements": b"mpet\0\0\0\0\0\3\0\3" + b"\xff" * 4 + bytes(100),
         "an mpet in a circle": b"mpet\0\0\0\0\0\3\0\3" + struct.pack(">5I", 2, 0, 36, 0, 36) + bytes(100),
         "a type of nonsense": b"evil" + bytes(200),
@@ -84,7 +96,10 @@ def _hostile() -> Iterator[tuple[str, bytes]]:
         yield name, profiles.profile(b"RGB ", {b"A2B0": lut, b"B2A0": lut}, b"Lab ")
     great = profiles.profile(b"RGB ", {b"A2B0": _big_lut(3, 100)}, b"Lab ")
     yield "a lut16 of 6 MB", great
-    yield "texts of 2^32 languages", profiles.profile(b"RGB ", {b"desc": b"mluc\0\0\0\0" + b"\xff" * 4 + struct.pack(">I", 12) + bytes(100)})
+    yield (
+        "texts of 2^32 languages",
+        profiles.profile(b"RGB ", {b"desc": b"mluc\0\0\0\0" + b"\xff" * 4 + struct.pack(">I", 12) + bytes(100)}),
+    )
     yield "zeros", bytes(100_000)
     yield "CMYK's name on RGB", profiles.cmyk()[:200_000]
     yield "grey on RGB", profiles.grey_gamma()
@@ -95,8 +110,17 @@ def _hostile() -> Iterator[tuple[str, bytes]]:
 def _big_lut(channels: int, grid: int) -> bytes:
     matrix = struct.pack(">9i", 65_536, 0, 0, 0, 65_536, 0, 0, 0, 65_536)
     straight = struct.pack(">HH", 0, 65_535) * channels
-    cube = np.random.default_rng(6).integers(0, 65_536, grid**channels * 3, np.uint16).astype(">u2").tobytes()
-    return b"mft2" + bytes(4) + bytes([channels, 3, grid, 0]) + matrix + struct.pack(">HH", 2, 2) + straight + cube + straight
+    cube: bytes = np.random.default_rng(6).integers(0, 65_536, grid**channels * 3, np.uint16).astype(">u2").tobytes()
+    return (
+        b"mft2"
+        + bytes(4)
+        + bytes([channels, 3, grid, 0])
+        + matrix
+        + struct.pack(">HH", 2, 2)
+        + straight
+        + cube
+        + straight
+    )
 
 
 def _segments() -> Iterator[Case]:
@@ -111,7 +135,9 @@ def _segments() -> Iterator[Case]:
         "no number": [part],
         "10000 parts": [part + b"\1\1" + plain] * 10_000,
     }.items():
-        yield Case(f"a profile {name}", File(with_segments(*[segment(0xE2, each) for each in marks])), MALFORMED, PROFILE_LOST)
+        yield Case(
+            f"a profile {name}", File(with_segments(*[segment(0xE2, each) for each in marks])), MALFORMED, PROFILE_LOST
+        )
 
 
 def _exif(order: str, tags: list[tuple[int, int, int, int]], after: int = 0, content: bytes = b"") -> bytes:
@@ -131,8 +157,14 @@ def _exifs() -> Iterator[tuple[str, bytes]]:
     yield "65535 tags claimed", b"II*\0" + struct.pack("<IH", 8, 65_535)
     yield "5000 tags", _exif("<", [(0x8000 + i, 4, 1, i) for i in range(5000)])
     yield "5000 tags that share 60 kB", _exif("<", [(0x8000 + i, 7, 60_000, 8) for i in range(4999)])
-    yield "a thumbnail of 4 GB", _exif("<", [(0x112, 3, 1, 6)], 26, struct.pack("<HHHIIHHIII", 2, 0x201, 4, 1, 8, 0x202, 4, 1, 2**32 - 1, 0))  # noqa: E501
-    yield "a thumbnail that is its own directory", _exif("<", [(0x112, 3, 1, 6)], 26, struct.pack("<HHHIIHHIII", 2, 0x201, 4, 1, 8, 0x202, 4, 1, 40, 26))  # noqa: E501
+    yield (
+        "a thumbnail of 4 GB",
+        _exif("<", [(0x112, 3, 1, 6)], 26, struct.pack("<HHHIIHHIII", 2, 0x201, 4, 1, 8, 0x202, 4, 1, 2**32 - 1, 0)),
+    )
+    yield (
+        "a thumbnail that is its own directory",
+        _exif("<", [(0x112, 3, 1, 6)], 26, struct.pack("<HHHIIHHIII", 2, 0x201, 4, 1, 8, 0x202, 4, 1, 40, 26)),
+    )
     yield "an orientation of 65535", _exif("<", [(0x112, 3, 1, 65_535)])
     yield "a million orientations", _exif("<", [(0x112, 3, 1_000_000, 8)])
     yield "orientation as text", _exif("<", [(0x112, 2, 4, 0x41414141)])
@@ -190,12 +222,19 @@ def _metadata() -> Iterator[Case]:
         "half a header": b"8BIM\4",
         "IPTC of lengths that lie": b"8BIM" + struct.pack(">HHI", 0x404, 0, 10) + b"\x1c\2\x78\xff\xff" + bytes(5),
     }.items():
-        yield Case(f"Photoshop resources: {name}", File(with_segments(segment(0xED, resource + block))), MALFORMED, METADATA_LOST)
+        yield Case(
+            f"Photoshop resources: {name}",
+            File(with_segments(segment(0xED, resource + block))),
+            MALFORMED,
+            METADATA_LOST,
+        )
 
 
 def cases() -> Iterator[Case]:
     for name, profile in _hostile():
         yield Case(f"profile: {name}", File(_in_jpeg(profile)), MALFORMED, PROFILE_LOST, megabytes=300)
-        yield Case(f"profile in PNG: {name}", File(_in_png(profile), "image/png"), MALFORMED, PROFILE_LOST, megabytes=300)
+        yield Case(
+            f"profile in PNG: {name}", File(_in_png(profile), "image/png"), MALFORMED, PROFILE_LOST, megabytes=300
+        )
     yield from _segments()
     yield from _metadata()

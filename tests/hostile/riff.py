@@ -4,7 +4,18 @@ import struct
 from collections.abc import Iterator
 
 from tests.hostile import good
-from tests.hostile.case import FORMAT, FRAMES, LARGE, MALFORMED, METADATA_LOST, PROFILE_LOST, SAMPLES, Case, File, truncated
+from tests.hostile.case import (
+    FORMAT,
+    FRAMES,
+    LARGE,
+    MALFORMED,
+    METADATA_LOST,
+    PROFILE_LOST,
+    SAMPLES,
+    Case,
+    File,
+    truncated,
+)
 
 
 def chunk(kind: bytes, content: bytes, *, length: int | None = None) -> bytes:
@@ -28,7 +39,11 @@ def _cuts(data: bytes) -> list[tuple[str, int]]:
         name = data[place : place + 4].decode().strip()
         if name not in seen:
             places += [(f"in {name}'s name", place + 2), (f"in {name}'s length", place + 6)]
-            places += [(f"at {name}'s content", place + 8), (f"in {name}", (place + 8 + end) // 2), (f"after {name}", end)]
+            places += [
+                (f"at {name}'s content", place + 8),
+                (f"in {name}", (place + 8 + end) // 2),
+                (f"after {name}", end),
+            ]
         seen.add(name)
         place = end + end % 2
     return [each for each in places if each[1] < len(data)]
@@ -51,13 +66,23 @@ def _webp() -> Iterator[Case]:
     place = lossy.index(b"\x9d\x01\x2a") + 3
     yield Case("lossy of 16383x16383", File(lossy[:place] + b"\xff\x3f\xff\x3f" + lossy[place + 4 :]), LARGE)
     yield Case("lossy of 0x0", File(lossy[:place] + bytes(4) + lossy[place + 4 :]), MALFORMED)
-    yield Case("lossy of 9000x9000 of nothing", File(lossy[:place] + struct.pack("<HH", 9000, 9000) + lossy[place + 4 :]), MALFORMED, megabytes=900)  # noqa: E501
+    yield Case(
+        "lossy of 9000x9000 of nothing",
+        File(lossy[:place] + struct.pack("<HH", 9000, 9000) + lossy[place + 4 :]),
+        MALFORMED,
+        megabytes=900,
+    )
     place = lossless.index(b"VP8L") + 9
     yield Case("lossless of 16384x16384", File(lossless[:place] + b"\xff\xff\xff\x0f" + lossless[place + 4 :]), LARGE)
     wrong = lossless[:place] + struct.pack("<I", 8999 | 8999 << 14) + lossless[place + 4 :]
     yield Case("lossless of 9000x9000 of nothing", File(wrong), MALFORMED, megabytes=900)
     for name, length in (("0", 0), ("4 GB", 2**32 - 1), ("2 GB", 2**31)):
-        yield Case(f"a RIFF of {name}", File(riff(_still(lossy), length=length)), MALFORMED | FORMAT, "a reader may go by the chunks")  # noqa: E501
+        yield Case(
+            f"a RIFF of {name}",
+            File(riff(_still(lossy), length=length)),
+            MALFORMED | FORMAT,
+            "a reader may go by the chunks",
+        )
         yield Case(f"a chunk of {name}", File(riff(chunk(b"VP8 ", _still(lossy)[8:], length=length))), MALFORMED)
     yield Case("no chunks", File(riff(b"")), MALFORMED)
     yield Case("an extended header alone", File(riff(extended(48, 40))), MALFORMED)
@@ -68,10 +93,23 @@ def _webp() -> Iterator[Case]:
     yield Case("a RIFF in the RIFF", File(riff(riff(_still(lossy)))), MALFORMED)
     wave = b"RIFF" + struct.pack("<I", 100) + b"WAVEfmt " + bytes(100)
     yield Case("a sound", File(wave, "image/webp"), FORMAT)
-    for flag, kind, why in ((0x20, b"ICCP", PROFILE_LOST), (0x08, b"EXIF", METADATA_LOST), (0x04, b"XMP ", METADATA_LOST)):
+    for flag, kind, why in (
+        (0x20, b"ICCP", PROFILE_LOST),
+        (0x08, b"EXIF", METADATA_LOST),
+        (0x04, b"XMP ", METADATA_LOST),
+    ):
         name = kind.decode().strip()
-        yield Case(f"{name} of 4 GB", File(riff(extended(48, 40, flag), chunk(kind, b"x", length=2**32 - 1), _still(lossy))), MALFORMED)  # noqa: E501
-        yield Case(f"{name} of 8 MB of nothing", File(riff(extended(48, 40, flag), chunk(kind, bytes(8 << 20)), _still(lossy))), MALFORMED, why)  # noqa: E501
+        yield Case(
+            f"{name} of 4 GB",
+            File(riff(extended(48, 40, flag), chunk(kind, b"x", length=2**32 - 1), _still(lossy))),
+            MALFORMED,
+        )
+        yield Case(
+            f"{name} of 8 MB of nothing",
+            File(riff(extended(48, 40, flag), chunk(kind, bytes(8 << 20)), _still(lossy))),
+            MALFORMED,
+            why,
+        )
     alpha = riff(extended(48, 40, 0x10), chunk(b"ALPH", b"\1" + b"\xff" * 20), _still(lossy))
     yield Case("alpha of nonsense", File(alpha), MALFORMED, "the colours are there")
 
@@ -89,9 +127,19 @@ def _animations() -> Iterator[Case]:
     many = riff(extended(48, 40, 2), chunk(b"ANIM", bytes(6)), tiny * 500_000)
     yield Case("500000 frames of nothing", File(many), FRAMES | MALFORMED)
     yield Case("no frames", File(frames(0, 1, 1)), MALFORMED)
-    yield Case("a frame larger than its canvas", File(frames(2, 16_384, 16_384)), MALFORMED | LARGE, "the frame itself says how large it is")
+    yield Case(
+        "a frame larger than its canvas",
+        File(frames(2, 16_384, 16_384)),
+        MALFORMED | LARGE,
+        "the frame itself says how large it is",
+    )
     yield Case("frames on a canvas of 16384x16384", File(frames(2, 48, 40, (16_384, 16_384))), LARGE)
-    yield Case("two frames on a canvas of 2000x2000", File(frames(2, 48, 40, (2000, 2000))), MALFORMED, "a small part of a large canvas is allowed")
+    yield Case(
+        "two frames on a canvas of 2000x2000",
+        File(frames(2, 48, 40, (2000, 2000))),
+        MALFORMED,
+        "a small part of a large canvas is allowed",
+    )
 
 
 def _bmp() -> Iterator[Case]:
@@ -121,7 +169,12 @@ def _bmp() -> Iterator[Case]:
     yield Case("BMP of 2^32 colours", changed(46, "I", 2**32 - 1), MALFORMED, "24 bits need no palette")
     yield Case("BMP of two planes", changed(26, "H", 2), MALFORMED, "no reader looks at it")
     head = struct.pack("<2sIHHIIiiHHIIIIII", b"BM", 0, 0, 0, 1078, 40, 2000, 2000, 1, 8, 1, 0, 0, 0, 0, 0) + bytes(1024)
-    yield Case("a run-length BMP of 2000x2000 of skips", File(head + b"\0\2\xff\xff" * 40 + b"\0\1"), MALFORMED, "what is skipped stays black")  # noqa: E501
+    yield Case(
+        "a run-length BMP of 2000x2000 of skips",
+        File(head + b"\0\2\xff\xff" * 40 + b"\0\1"),
+        MALFORMED,
+        "what is skipped stays black",
+    )
     yield Case("a run-length BMP of short runs", File(head + b"\1\0" * 1_000_000), MALFORMED)
 
 

@@ -37,7 +37,7 @@ class Tag:
 def directory(tags: Sequence[Tag], start: int, after: int = 0, order: str = "<") -> bytes:
     """A directory at `start`, followed by what does not fit into its entries."""
     place = start + 2 + 12 * len(tags) + 4
-    entries, content = b"", b""
+    entries, content = bytearray(), bytearray()
     for tag in sorted(tags, key=lambda each: each.number):
         letter = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B", 12: "Q"}.get(tag.kind, "I")
         packed = struct.pack(f"{order}{len(tag.values)}{letter}", *tag.values)
@@ -50,7 +50,7 @@ def directory(tags: Sequence[Tag], start: int, after: int = 0, order: str = "<")
         else:
             entries += struct.pack(order + "I", place + len(content))
             content += packed + bytes(len(packed) % 2)
-    return struct.pack(order + "H", len(tags)) + entries + struct.pack(order + "I", after) + content
+    return struct.pack(order + "H", len(tags)) + bytes(entries) + struct.pack(order + "I", after) + bytes(content)
 
 
 def usual(width: int = 48, height: int = 40, *others: Tag, channels: int = 3) -> list[Tag]:
@@ -74,7 +74,7 @@ def file(tags: Sequence[Tag], after: int = 0, pixels: bytes = PIXELS, order: str
     return mark + struct.pack(order + "I", start) + pixels + directory(tags, start, after, order)
 
 
-def _chain(count: int, *, circle: bool = False, tags: int = 1) -> bytes:
+def chain(count: int, *, circle: bool = False, tags: int = 1) -> bytes:
     """A good page, and that many directories behind it, which lead back to the second one where in a circle."""
     first = file(usual())
     place = len(first)
@@ -93,13 +93,17 @@ def _cuts(data: bytes, strip: int, directory_: int) -> list[tuple[str, int]]:
         ("in the mark", 2), ("after the mark", 4), ("in the first offset", 6), ("after the header", 8),
         ("in the samples", strip), ("before the directory", directory_), ("in the directory's count", directory_ + 1),
         ("in a tag", directory_ + 9), ("after a tag", directory_ + 14), ("amid the tags", directory_ + 60),
-        ("after the tags", min(directory_ + 2 + 12 * data[directory_], len(data) - 1)), ("before its last ten bytes", len(data) - 10),
+        ("after the tags", min(directory_ + 2 + 12 * data[directory_], len(data) - 1)),
+        ("before its last ten bytes", len(data) - 10),
     ]  # fmt: skip
 
 
 def _layouts() -> Iterator[tuple[str, bytes]]:
     """Good files of several layouts."""
-    yield "strips", file(usual(48, 40, Tag(273, LONG, [8, 8 + 20 * 144]), Tag(278, LONG, [20]), Tag(279, LONG, [2880] * 2)))
+    yield (
+        "strips",
+        file(usual(48, 40, Tag(273, LONG, [8, 8 + 20 * 144]), Tag(278, LONG, [20]), Tag(279, LONG, [2880] * 2))),
+    )
     grey = np.zeros((48, 48), np.uint8).tobytes()
     tiled = [Tag(322, LONG, [16]), Tag(323, LONG, [16]), Tag(324, LONG, [8 + 256 * i for i in range(9)])]
     tiled += [Tag(325, LONG, [256] * 9), Tag(258, SHORT, [8])]
@@ -114,32 +118,40 @@ def _directories() -> Iterator[Case]:
     start = 8 + len(PIXELS)
     many = "the first page is there, and the others are only counted"
     yield Case("a directory that follows itself", File(file(usual(), after=start)), MALFORMED, many)
-    yield Case("two directories in a circle", File(_chain(1, circle=True)), MALFORMED, many)
-    yield Case("500 directories in a circle", File(_chain(500, circle=True)), MALFORMED, many)
-    yield Case("1001 directories", File(_chain(1001)), FRAMES)
-    yield Case("100000 directories", File(_chain(100_000)), FRAMES)
-    yield Case("100000 directories, as a body", File(_chain(100_000), "image/tiff", raw=True), FRAMES)
-    yield Case("100000 directories in a circle", File(_chain(100_000, circle=True)), FRAMES)
-    yield Case("900 directories of 1000 tags", File(_chain(900, tags=1000)), MALFORMED, many)
+    yield Case("two directories in a circle", File(chain(1, circle=True)), MALFORMED, many)
+    yield Case("500 directories in a circle", File(chain(500, circle=True)), MALFORMED, many)
+    yield Case("1001 directories", File(chain(1001)), FRAMES)
+    yield Case("100000 directories", File(chain(100_000)), FRAMES)
+    yield Case("100000 directories, as a body", File(chain(100_000), "image/tiff", raw=True), FRAMES)
+    yield Case("100000 directories in a circle", File(chain(100_000, circle=True)), FRAMES)
+    yield Case("900 directories of 1000 tags", File(chain(900, tags=1000)), MALFORMED, many)
     yield Case("directories that overlap", File(_overlapping()), FRAMES)
     for name, number in (("SubIFDs", 330), ("Exif", 0x8769), ("GPS", 0x8825), ("Interop", 0xA005)):
         tags = usual(48, 40, Tag(number, LONG, [start]))
         yield Case(f"{name} that is the first directory itself", File(file(tags)), MALFORMED, METADATA_LOST)
-        yield Case(f"{name} at 2 GB", File(file(usual(48, 40, Tag(number, LONG, [2**31 - 1])))), MALFORMED, METADATA_LOST)
+        yield Case(
+            f"{name} at 2 GB", File(file(usual(48, 40, Tag(number, LONG, [2**31 - 1])))), MALFORMED, METADATA_LOST
+        )
         tags = usual(48, 40, Tag(number, LONG, [start] * 10_000))
         yield Case(f"10000 times {name}", File(file(tags)), MALFORMED, METADATA_LOST)
-        yield Case(f"2^32 times {name}", File(file(usual(48, 40, Tag(number, LONG, count=2**32 - 1, value=8)))), MALFORMED)
+        yield Case(
+            f"2^32 times {name}", File(file(usual(48, 40, Tag(number, LONG, count=2**32 - 1, value=8)))), MALFORMED
+        )
     yield Case("first directory at 2 GB", File(b"II*\0" + struct.pack("<I", 2**31) + base[8:]), MALFORMED)
     yield Case("first directory at 4 GB", File(b"II*\0" + b"\xff" * 4 + base[8:]), MALFORMED)
     yield Case("first directory in the header", File(b"II*\0" + struct.pack("<I", 4) + base[8:]), MALFORMED)
     yield Case("no directory", File(b"II*\0" + bytes(4) + base[8:]), MALFORMED)
     yield Case("a directory of no tags", File(file([])), MALFORMED)
     yield Case("65535 tags claimed", File(base[:start] + b"\xff\xff" + base[start + 2 :]), MALFORMED)
-    yield Case("65535 equal tags", File(file(usual(48, 40) + [Tag(270, ASCII, [65, 0])] * 65_000)), MALFORMED, METADATA_LOST)
+    yield Case(
+        "65535 equal tags", File(file(usual(48, 40) + [Tag(270, ASCII, [65, 0])] * 65_000)), MALFORMED, METADATA_LOST
+    )
     deep = file(usual(48, 40) + [Tag(40_000 + i, ASCII, count=len(PIXELS), value=8) for i in range(20_000)])
     yield Case("20000 tags that share 5 kB", File(deep), MALFORMED, METADATA_LOST)
     shared = bytes(2_000_000)
-    deep = file(usual(48, 40) + [Tag(40_000 + i, UNDEFINED, count=len(shared), value=8) for i in range(2000)], pixels=shared)
+    deep = file(
+        usual(48, 40) + [Tag(40_000 + i, UNDEFINED, count=len(shared), value=8) for i in range(2000)], pixels=shared
+    )
     yield Case("2000 tags that share 2 MB", File(deep), MALFORMED, METADATA_LOST)
     wide = file(usual(48, 40) + [Tag(40_000 + i, SHORT, count=1_000_000, value=8) for i in range(2000)], pixels=shared)
     yield Case("2000 tags of a million numbers that share 2 MB", File(wide), MALFORMED, METADATA_LOST)
@@ -212,9 +224,17 @@ def _counts() -> Iterator[Case]:
         tiled = [*tile, Tag(322, LONG, [side]), Tag(323, LONG, [side])]
         tags = [tag for tag in usual(48, 40, *tiled) if tag.number not in (273, 278, 279)]
         yield Case(f"a tile of {side}x{side} in 48x40", File(file(tags)), MALFORMED)
-    tags = [each for each in usual(48, 40, *tile, Tag(322, LONG, [0]), Tag(323, LONG, [0])) if each.number not in (273, 278, 279)]
+    tags = [
+        each
+        for each in usual(48, 40, *tile, Tag(322, LONG, [0]), Tag(323, LONG, [0]))
+        if each.number not in (273, 278, 279)
+    ]
     yield Case("a tile of no size", File(file(tags)), MALFORMED)
-    tags = [each for each in usual(48, 40, *tile, Tag(322, LONG, [17]), Tag(323, LONG, [3])) if each.number not in (273, 278, 279)]
+    tags = [
+        each
+        for each in usual(48, 40, *tile, Tag(322, LONG, [17]), Tag(323, LONG, [3]))
+        if each.number not in (273, 278, 279)
+    ]
     yield Case("a tile of 17x3", File(file(tags)), MALFORMED)
 
 
@@ -242,6 +262,8 @@ def cases() -> Iterator[Case]:
     for name, data in _layouts():
         start = struct.unpack("<I", data[4:8])[0]
         behind = _cuts(data, 8 + (start - 8) // 2 if start > 20 else len(data) - 200, start)
+        if name in ("strips", "tiles"):
+            behind.pop()  # the counts of bytes lie there, which samples that are not compressed can do without
         yield from truncated(name, data, [each for each in behind if 0 < each[1] < len(data)], ".tif")
     yield from _directories()
     yield from _counts()
