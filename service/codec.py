@@ -19,6 +19,7 @@ from service.headers import read_header
 from service.metadata import NONE
 from service.picture import (
     FORMATS,
+    DecodingTooCostly,
     Format,
     Header,
     MalformedPicture,
@@ -36,6 +37,7 @@ from service.picture import (
 
 __all__ = [
     "FORMATS",
+    "DecodingTooCostly",
     "Format",
     "Header",
     "MalformedPicture",
@@ -89,13 +91,14 @@ def decode(data: bytes, header: Header) -> Picture:
     Raises:
         MalformedPicture: it can't be decoded, ends early, or differs in size from its header.
         UnsupportedSamples: they turn out to be neither of 8 nor of 16 bits.
+        MemoryError: there is not enough.
     """
     try:
         with warnings.catch_warnings(action="ignore"):
             samples, header = samples_of(data, header)
     except tiff.Unreadable as error:
         raise MalformedPicture(str(error)) from None
-    except (MalformedPicture, UnsupportedSamples):
+    except (MalformedPicture, UnsupportedSamples, MemoryError):
         raise
     except Exception as error:
         raise MalformedPicture("the file is damaged or ends early") from error

@@ -6,7 +6,7 @@ from typing import Final
 
 from PIL import Image
 
-from service import avif, heif, jpeg, metadata, png, tiff
+from service import avif, heif, jpeg, metadata, png, tiff, webp
 from service.colour import usable
 from service.decoders import PILLOW
 from service.icc import display_p3
@@ -68,14 +68,16 @@ def read_header(data: bytes, limits: PictureLimits) -> Header:
     format_ = _format_of(data)
     marks = _marks_of(data) if format_ == "jpeg" else None
     if format_ == "png" and not png.chunks_fit(data):
-        raise MalformedPicture("a chunk claims more bytes than the file has")
+        raise MalformedPicture("its chunks are more than any writer makes, or claim more bytes than the file has")
     try:
         with warnings.catch_warnings(action="ignore"):
             header = _read(data, format_)
-    except tiff.Unreadable as error:
+    except (tiff.Unreadable, webp.Unreadable) as error:
         raise MalformedPicture(str(error)) from None
     except tiff.UnknownSamples as error:
         raise UnsupportedSamples(str(error)) from None
+    except MemoryError:
+        raise
     except Exception as error:
         raise MalformedPicture("the header can't be read") from error
     if header.width < 1 or header.height < 1:
@@ -109,6 +111,8 @@ def _read(data: bytes, format_: Format) -> Header:
             return _heif_header(data)
         case "tiff":
             return _tiff_header(data)
+        case "webp":
+            return _webp_header(data)
         case _:
             return _pillow_header(data, format_)
 
@@ -146,6 +150,15 @@ def _pillow_header(data: bytes, format_: Format) -> Header:
     if orientation >= 5:
         width, height = height, width
     return Header(format_, height, width, orientation, said, profile, clear_grey, grey, inks, sampling, frames)
+
+
+def _webp_header(data: bytes) -> Header:
+    found = webp.read_header(data)
+    height, width = found.height, found.width
+    if found.orientation >= 5:
+        width, height = height, width
+    profile = usable(found.icc_profile, grey=False)
+    return Header("webp", height, width, found.orientation, found.metadata, profile, frames=found.frames)
 
 
 def _tiff_header(data: bytes) -> Header:

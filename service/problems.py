@@ -16,6 +16,7 @@ from service.alignment import BarelyOverlaps, NotAligned
 from service.archive import MalformedZip, TooManyFiles, UnusableEntry, UnzippedTooLarge
 from service.catalogue import UnknownCamera
 from service.codec import (
+    DecodingTooCostly,
     MalformedPicture,
     NotWritable,
     PictureTooLarge,
@@ -25,6 +26,7 @@ from service.codec import (
     UnsupportedFormat,
     UnsupportedSamples,
 )
+from service.decoding.pool import NoDecodeWorker
 from service.quality import SizesDiffer, TooSmall
 from service.scheduler import Cancelled, Closed, DeadlineExceeded, InferenceFailed, QueueFull
 
@@ -141,6 +143,17 @@ _TABLE: Mapping[type[Exception], _Row] = {
             "TIFF, of 8 to 12 in a HEIC or AVIF."
         ),
     ),
+    DecodingTooCostly: _Row(
+        Problem("decoding-too-costly", 422, "The picture takes too much to decode"),
+        lambda e: (
+            (
+                f"Decoding it took more than {e.limit:g} s"
+                if e.what == "time"
+                else "Decoding it took more memory than a picture of its size needs"
+            )
+            + ": save it anew, in another format."
+        ),
+    ),
     SideTooLong: _Row(
         Problem("side-too-long", 422, "The answer's format can't hold the picture"),
         lambda e: (
@@ -191,6 +204,11 @@ _TABLE: Mapping[type[Exception], _Row] = {
         lambda _: "Try again; if it happens again, tell the operator the request's id.",
     ),
     NotReady: _Row(Problem("not-ready", 503, "The service takes no pictures now"), str, lambda _: 1),
+    NoDecodeWorker: _Row(
+        Problem("not-ready", 503, "The service takes no pictures now"),
+        lambda _: "Others' pictures are being decoded; try again soon.",
+        lambda _: 5,
+    ),
     Closed: _Row(
         Problem("not-ready", 503, "The service takes no pictures now"),
         lambda _: "It is shutting down; try again.",
@@ -240,6 +258,7 @@ _EXAMPLES: Final[tuple[Exception, ...]] = (
     TooManyFrames(1000),
     TooManyScans(10_000, 100),
     UnsupportedSamples("of 12 bits"),
+    DecodingTooCostly("time", 30.0),
     SideTooLong(20_000, 16_383, "webp"),
     NotWritable("heic"),
     UnknownCamera("kodak", ("blackberry", "iphone", "sony")),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+DECODING = {"service.decoding", "service.decoding.messages"}
 PROJECT = Path(__file__).parents[1]
 MODULES = {
     ".".join(file.relative_to(PROJECT).with_suffix("").parts)
@@ -43,13 +44,14 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("metadata", set()),
         ("heif", {"service.metadata"}),
         ("jpeg", set()),
+        ("webp", {"service.metadata"}),
         ("avif", set()),
         ("png", {"service.metadata"}),
         (
             "headers",
             {
                 *(f"service.{name}" for name in ("avif", "colour", "decoders", "heif", "icc", "jpeg")),
-                *(f"service.{name}" for name in ("metadata", "picture", "png", "tiff")),
+                *(f"service.{name}" for name in ("metadata", "picture", "png", "tiff", "webp")),
             },
         ),
         ("tiff", {"service.metadata"}),
@@ -66,6 +68,9 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
                 *(f"service.{name}" for name in ("picture", "tiff")),
             },
         ),
+        ("decoding/messages", {"service.picture"}),
+        ("decoding/worker", {f"service.{name}" for name in ("codec", "colour", "picture")} | DECODING),
+        ("decoding/pool", {f"service.{name}" for name in ("generator", "metadata", "picture")} | DECODING),
         ("view", {"service.codec", "service.colour", "service.tiling"}),
         ("alignment", set()),
         ("archive", set()),
