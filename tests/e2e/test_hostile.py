@@ -89,7 +89,7 @@ def test_there_are_enough_and_each_has_its_name() -> None:
         names[case.identity] += 1
         refused += not case.harmless
     assert not [name for name, count in names.items() if count > 1]
-    assert refused >= 1000, "cases that have to be refused"
+    assert refused >= 900, "cases that have to be refused"
 
 
 @pytest.mark.parametrize("group", GROUPS)
