@@ -66,7 +66,7 @@ def read_header(data: bytes, limits: PictureLimits) -> Header:
         UnsupportedFormat, UnsupportedSamples, MalformedPicture, PictureTooLarge, TooManyFrames, TooManyScans: see each.
     """
     format_ = _format_of(data)
-    marks = _marks_of(data) if format_ == "jpeg" else None
+    marks = _marks_of(data, limits.max_scans) if format_ == "jpeg" else None
     if format_ == "png" and not png.chunks_fit(data):
         raise MalformedPicture("its chunks are more than any writer makes, or claim more bytes than the file has")
     try:
@@ -89,15 +89,15 @@ def read_header(data: bytes, limits: PictureLimits) -> Header:
     if header.frames > limits.max_frames:
         raise TooManyFrames(limits.max_frames)
     if marks is not None and marks.scans > limits.max_scans:
-        raise TooManyScans(marks.scans, limits.max_scans)
+        raise TooManyScans(limits.max_scans)
     if marks is not None and not marks.holds_enough:
         raise MalformedPicture("it holds too little for the size that its header claims")
     return header
 
 
-def _marks_of(data: bytes) -> jpeg.Marks:
+def _marks_of(data: bytes, most_scans: int) -> jpeg.Marks:
     try:
-        marks = jpeg.marks_of(data)
+        marks = jpeg.marks_of(data, most_scans)
     except jpeg.Unreadable as error:
         raise MalformedPicture(str(error)) from None
     if marks.bits not in (0, 8):

@@ -14,6 +14,8 @@ _FRAMES: Final = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *r
 _HUFFMAN: Final = (0xC0, 0xC1, 0xC2)
 _MOST_SEGMENTS: Final = 20_000
 """Before the samples and between scans; of 64 KiB each a profile has 255, and each costs a reader its time."""
+_MOST_METADATA: Final = 64
+"""Segments of EXIF and of Photoshop's resources; a reader joins all of one kind, in time by the square of them."""
 _MOST_FILLING: Final = 1 << 16
 """Bytes between segments, which a reader passes over one by one."""
 
@@ -29,7 +31,7 @@ class Marks:
     Attributes:
         bits: of a sample, 0 where the file has no frame.
         height, width: as they lie in the file.
-        scans: how many there are up to the picture's end.
+        scans: how many there are up to the picture's end, or one more than were asked for.
         coded: bytes of samples in them.
         huffman: whether they are Huffman codes, of which each takes a bit.
     """
@@ -48,14 +50,18 @@ class Marks:
         return not self.huffman or self.coded * 16 >= blocks
 
 
-def marks_of(data: bytes) -> Marks:
+def marks_of(data: bytes, most_scans: int) -> Marks:
     """Walk through a file's markers up to the picture's end, in linear time.
 
+    Args:
+        data: the whole file.
+        most_scans: the walk ends at the first scan beyond these.
+
     Raises:
-        Unreadable: there are more segments, or more bytes between them, than any writer makes.
+        Unreadable: there are more segments, or bytes between them, or metadata, than any writer makes.
     """
     frame, kind = (0, 0, 0), 0
-    place, scans, coded, filling, segments = 0, 0, 0, 0, 0
+    place, scans, coded, filling, segments, described = 0, 0, 0, 0, 0, 0
     while mark := _MARKER.search(data, place):
         if scans:
             coded += mark.start() - place
@@ -71,8 +77,14 @@ def marks_of(data: bytes) -> Marks:
             place = start
             continue
         place = start + max(int.from_bytes(data[start : start + 2], "big"), 2)
+        if marker == 0xED or (marker == 0xE1 and data[start + 2 : start + 6] == b"Exif"):
+            described += 1
+            if described > _MOST_METADATA:
+                raise Unreadable("it has more metadata than any camera writes")
         if marker == _SCAN:
             scans += 1
+            if scans > most_scans:
+                break
         elif marker in _FRAMES and not kind:
             kind = marker
             if start + 7 <= len(data):

@@ -66,13 +66,11 @@ class TooManyScans(Exception):
     """A JPEG has more scans than are allowed.
 
     Attributes:
-        scans: how many it has.
-        limit: how many are allowed.
+        limit: how many are.
     """
 
-    def __init__(self, scans: int, limit: int) -> None:
-        super().__init__(f"{scans} scans, and {limit} are allowed")
-        self.scans = scans
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} scans")
         self.limit = limit
 
 

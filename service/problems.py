@@ -136,7 +136,7 @@ _TABLE: Mapping[type[Exception], _Row] = {
     ),
     TooManyScans: _Row(
         Problem("too-many-scans", 422, "The JPEG has too many scans"),
-        lambda e: f"It has {_counted(e.scans)}; send one of at most {_counted(e.limit)}, as any photo program writes.",
+        lambda e: f"Send one of at most {_counted(e.limit)}; photo programs write about ten.",
     ),
     UnsupportedSamples: _Row(
         Problem("unsupported-samples", 422, "The picture's samples are of a kind that is not taken"),
@@ -259,7 +259,7 @@ _EXAMPLES: Final[tuple[Exception, ...]] = (
     UnsupportedFormat(),
     PictureTooLarge(230_400_000, 100_000_000),
     TooManyFrames(1000),
-    TooManyScans(10_000, 100),
+    TooManyScans(100),
     UnsupportedSamples("of 12 bits"),
     DecodingTooCostly("time", 30.0),
     SideTooLong(20_000, 16_383, "webp"),

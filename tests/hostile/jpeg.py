@@ -144,6 +144,11 @@ def _segments() -> Iterator[Case]:
     yield Case("100000 comments", File(with_segments(segment(0xFE, b"") * 100_000)), MALFORMED, odd)
     yield Case("30 MB of fill bytes", File(with_segments(b"\xff" * 30_000_000)), MALFORMED, odd)
     yield Case("40000 application segments", File(with_segments(segment(0xEF, b"x" * 10) * 40_000)), MALFORMED, odd)
+    exif, resources = b"Exif\0\0" + bytes(65_000), b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\0" * 5000
+    yield Case("300 segments of EXIF", File(with_segments(segment(0xE1, exif) * 300)), MALFORMED, seconds=5)
+    yield Case(
+        "1.5 million Photoshop resources", File(with_segments(segment(0xED, resources) * 300)), MALFORMED, seconds=5
+    )
     yield Case("two frames' headers", File(_twice(base)), MALFORMED)
     yield Case("restarts without end", File(_restarts(base)), MALFORMED, odd)
     yield Case(
