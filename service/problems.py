@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from service import telemetry
@@ -21,7 +22,10 @@ from service.codec import (
     NotWritable,
     PictureTooLarge,
     SideTooLong,
+    TooManyFrames,
+    TooManyScans,
     UnsupportedFormat,
+    UnsupportedSamples,
 )
 from service.decoding.pool import NoDecodeWorker
 from service.quality import SizesDiffer, TooSmall
@@ -92,6 +96,7 @@ def _counted(number: int) -> str:
 
 
 _NOT_ALIGNED = Problem("not-aligned", 422, "The reference can't be aligned with the picture")
+_GIVEN_UP = Problem("cancelled", 499, "The client gave up")
 _TABLE: Mapping[type[Exception], _Row] = {
     MalformedRequest: _Row(Problem("malformed-request", 400, "The request can't be read"), str),
     MalformedPicture: _Row(
@@ -124,6 +129,21 @@ _TABLE: Mapping[type[Exception], _Row] = {
     PictureTooLarge: _Row(
         Problem("picture-too-large", 422, "The picture has too many pixels"),
         lambda e: f"It has {_counted(e.pixels)} pixels; send at most {_counted(e.limit)}.",
+    ),
+    TooManyFrames: _Row(
+        Problem("too-many-frames", 422, "The file has too many frames or pages"),
+        lambda e: f"Send a file of at most {_counted(e.limit)}; only the first is enhanced.",
+    ),
+    TooManyScans: _Row(
+        Problem("too-many-scans", 422, "The JPEG has too many scans"),
+        lambda e: f"Send one of at most {_counted(e.limit)}; photo programs write about ten.",
+    ),
+    UnsupportedSamples: _Row(
+        Problem("unsupported-samples", 422, "The picture's samples are of a kind that is not taken"),
+        lambda e: (
+            f"They are {e.kind}: send whole numbers of 8 bits in a JPEG, WebP or BMP, of 1, 2, 4, 8 or 16 in a PNG or "
+            "TIFF, of 8 to 12 in a HEIC or AVIF."
+        ),
     ),
     DecodingTooCostly: _Row(
         Problem("decoding-too-costly", 422, "The picture takes too much to decode"),
@@ -200,13 +220,17 @@ _TABLE: Mapping[type[Exception], _Row] = {
         Problem("deadline-exceeded", 504, "The picture was not done in time"),
         lambda e: f"It was given {e.seconds:g} s: send a smaller picture, or try again when less waits.",
     ),
-    # nobody reads this one: the client hung up
-    Cancelled: _Row(Problem("cancelled", 499, "The client gave up"), lambda _: "The request was given up."),
+    # nobody reads these: the client hung up
+    Cancelled: _Row(_GIVEN_UP, lambda _: "The request was given up."),
+    ClientDisconnect: _Row(_GIVEN_UP, lambda _: "The request was given up."),  # in the middle of its body
 }
 
 EXPECTED: Final[tuple[type[Exception], ...]] = tuple(_TABLE)
 """Every exception that the table explains."""
 
+_MOST_TOLD: Final = 8
+"""Parameters that a problem names."""
+_LONGEST_NAME: Final = 64
 _INVALID = Problem("invalid-parameter", 422, "A parameter can't be used")
 _INTERNAL = Problem("internal-error", 500, "The service failed")
 _INTERNAL_DETAIL = "It is logged under the request's id; tell the operator."
@@ -234,6 +258,9 @@ _EXAMPLES: Final[tuple[Exception, ...]] = (
     UnsupportedMediaType("Send a picture as body with its image/ type.", {}),
     UnsupportedFormat(),
     PictureTooLarge(230_400_000, 100_000_000),
+    TooManyFrames(1000),
+    TooManyScans(100),
+    UnsupportedSamples("of 12 bits"),
     DecodingTooCostly("time", 30.0),
     SideTooLong(20_000, 16_383, "webp"),
     NotWritable("heic"),
@@ -325,7 +352,11 @@ def _describe(error: Exception) -> _Described:
         headers = {} if row.retry_after is None else {"Retry-After": str(row.retry_after(error))}
         return _Described(row.problem, row.detail(error), {**headers, **row.headers(error)})
     if isinstance(error, RequestValidationError | ValidationError):
-        return _Described(_INVALID, "; ".join(_explain(entry) for entry in error.errors()), {})
+        entries = error.errors()
+        told = [_explain(entry) for entry in entries[:_MOST_TOLD]]
+        if len(entries) > _MOST_TOLD:
+            told.append(f"and {_counted(len(entries) - _MOST_TOLD)} more")
+        return _Described(_INVALID, "; ".join(told), {})
     if isinstance(error, HTTPException) and error.status_code in _BY_STATUS:
         problem, detail = _BY_STATUS[error.status_code]
         return _Described(problem, detail, dict(error.headers or {}))
@@ -335,7 +366,8 @@ def _describe(error: Exception) -> _Described:
 
 def _explain(entry: Mapping[str, Any]) -> str:
     place = [str(part) for part in entry["loc"] if part not in ("body", "query", "path", "header")]
-    return f"{'.'.join(place) or 'request'}: {entry['msg']}"
+    name = ".".join(place) or "request"
+    return f"{name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + '…'}: {entry['msg']}"
 
 
 def install(app: FastAPI) -> None:

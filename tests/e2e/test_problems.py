@@ -20,6 +20,9 @@ from service.generator import cpu_threads
 from service.problems import MEDIA_TYPE, all_problems
 from service.tiling import plan
 from tests.e2e.conftest import Serve, Server, noise, png
+from tests.hostile.good import jpeg
+from tests.hostile.jpeg import frame, many_scans
+from tests.hostile.tiff import chain
 from tests.onnx_files import write_generator
 
 GOOD = png(noise(20, 20))
@@ -77,6 +80,9 @@ PROBLEMS: list[tuple[str, int, str, dict[str, Any]]] = [
     ("unsupported-format", 415, "/enhance", {"files": {"image": b"GIF89a" + b"\0" * 100}}),
     ("unsupported-format", 415, "/enhance", {"files": {"image": b"<svg/>"}}),
     ("picture-too-large", 422, "/enhance", {"files": {"image": png_claiming(65_535, 65_535)}}),
+    ("too-many-frames", 422, "/enhance", {"files": {"image": chain(1001)}}),
+    ("too-many-scans", 422, "/enhance", {"files": {"image": many_scans(101, 40, 48)}}),
+    ("unsupported-samples", 422, "/enhance", {"files": {"image": frame(jpeg(), 12, 40, 48)}}),
     ("side-too-long", 422, "/enhance", {"files": {"image": png(noise(1, 17_000))}, "data": {"format": "webp"}}),
     ("unknown-camera", 422, "/enhance", {"files": {"image": GOOD}, "data": {"camera": "kodak"}}),
     ("sizes-differ", 422, "/enhance", {"files": {"image": GOOD, "reference": png(noise(20, 21))}}),
