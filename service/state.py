@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from starlette.requests import HTTPConnection
 
@@ -10,13 +12,19 @@ from service.catalogue import Catalogue
 from service.enhancer import Enhancer
 from service.generator import DeviceUnavailable, ModelUnusable
 from service.pipeline import Pipeline
-from service.scheduler import Scheduler
+from service.scheduler import Scheduler, Trouble
 from service.sessions import GpuOptions
 from service.settings import Settings
 from service.telemetry import Metrics
 from service.warmup import LARGEST_ON_GPU, find_batch_sizes, lanes_for, warm_up
 
 log = logging.getLogger(__name__)
+
+_TROUBLE: Final[Mapping[Trouble, str]] = {
+    "ended": "without an inference thread",
+    "failed": "without a working device",
+    "hangs": "waiting for a device that does not answer",
+}
 
 
 @dataclass
@@ -64,7 +72,13 @@ class State:
         warm_up([catalogue[camera] for camera in catalogue.cameras], sizes, lanes)
         log.info("%d batches at a time, of up to %d tiles", lanes, sizes[-1])
         self._scheduler = Scheduler(
-            catalogue.__getitem__, sizes, settings.max_queued_tiles, self.metrics.batch_done, lanes
+            catalogue.__getitem__,
+            sizes,
+            settings.max_queued_tiles,
+            self.metrics.batch_done,
+            lanes,
+            lambda _: self.metrics.failed_batches.inc(),
+            settings.batch_timeout_s,
         )
         scheduler = self._scheduler
         self.metrics.waiting.set_function(lambda: scheduler.waiting)
@@ -96,7 +110,7 @@ class State:
 
     @property
     def alive(self) -> bool:
-        """Whether every lane runs, or has yet to be started."""
+        """Whether every lane runs and the device works, as far as is known, or have yet to be started."""
         return self._scheduler is None or self._scheduler.alive
 
     @property
@@ -107,8 +121,8 @@ class State:
             reasons.append("without a usable generator or device")
         elif self.loaded is None:
             reasons.append("loading")
-        elif not self.alive:
-            reasons.append("without an inference thread")
+        elif self._scheduler is not None and (trouble := self._scheduler.trouble) is not None:
+            reasons.append(_TROUBLE[trouble])
         if self.draining:
             reasons.append("shutting down")
         return reasons

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,6 +34,10 @@ def write_generator(
     add_mean_of_context: bool = False,
     invert: bool = False,
     fail_on_light: bool = False,
+    fails: float = 0.0,
+    seed: int | None = None,
+    bytes_a_light_tile: int = 0,
+    convolutions: int = 0,
 ) -> Path:
     """Write a generator that answers its tiles / 255; the arguments break the contract, or change the answer.
 
@@ -43,6 +48,13 @@ def write_generator(
         add_mean_of_context: answer (tiles + mean of the context) / 255 instead, which needs `context`.
         invert: answer 1 - tiles / 255.
         fail_on_light: fail, as a device would, on a batch in which anything is not black.
+        fails: share of the batches that fail, at random; ONNX Runtime keeps the random numbers' state.
+        seed: of these, else they differ each time. With 0.9999 and 1 the first batch is done, and at least the next
+            hundred fail: ONNX Runtime's first number is about 8e-6 times the seed.
+        bytes_a_light_tile: memory that a batch allocates for each tile with something white in it, and for a tile less
+            bright in proportion.
+        convolutions: how many times all samples are convolved in vain if anything is not black; of the order of half
+            a second a tile for 1000.
     """
     kind = enhanced[1]
     nodes = [helper.make_node("Cast", [tiles[0]], ["cast"], to=kind)]
@@ -68,7 +80,47 @@ def write_generator(
             helper.make_node("Gather", ["table", "brightest"], ["nothing"]),
             helper.make_node("Add", ["plain", "nothing"], ["cast"]),
         ]
+    if fails:
+        seeded: dict[str, Any] = {} if seed is None else {"seed": float(seed)}
+        # a random number is looked up in a table of one entry: below 1 it is found
+        nodes[0].output[0] = "plain"
+        nodes[1:1] = [
+            helper.make_node("RandomUniform", [], ["random"], shape=[1], low=0.0, high=1.0 / (1.0 - fails), **seeded),
+            helper.make_node("Cast", ["random"], ["index"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "index"], ["nothing"]),
+            helper.make_node("Add", ["plain", "nothing"], ["cast"]),
+        ]
+    if bytes_a_light_tile:
+        nodes[0].output[0] = "plain"
+        nodes[1:1] = [
+            helper.make_node("Cast", [tiles[0]], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMax", ["float", "axes"], ["brightness"], keepdims=0),
+            helper.make_node("ReduceSum", ["brightness"], ["sum_of_brightness"], keepdims=0),
+            helper.make_node("Mul", ["sum_of_brightness", "floats_a_level"], ["floats"]),
+            helper.make_node("Cast", ["floats"], ["count"], to=TensorProto.INT64),
+            helper.make_node("Max", ["count", "at_least_one"], ["shape"]),
+            helper.make_node("Expand", ["table", "shape"], ["large"]),
+            helper.make_node("ReduceMax", ["large"], ["nothing"], keepdims=0),
+            helper.make_node("Add", ["plain", "nothing"], ["cast"]),
+        ]
+    if convolutions:
+        nodes[0].output[0] = "plain"
+        nodes[1:1] = [
+            helper.make_node("ReduceMax", ["plain"], ["brightest"], keepdims=0),
+            helper.make_node("Greater", ["brightest", "zero"], ["light"]),
+            helper.make_node("Where", ["light", "rounds", "no_rounds"], ["trips"]),
+            helper.make_node("Transpose", ["plain"], ["planes"], perm=[0, 3, 1, 2]),
+            helper.make_node("Loop", ["trips", "", "planes"], ["convolved"], body=_convolution(kind)),
+            helper.make_node("Transpose", ["convolved"], ["back"], perm=[0, 2, 3, 1]),
+            helper.make_node("Mul", ["back", "zero"], ["nothing"]),
+            helper.make_node("Add", ["plain", "nothing"], ["cast"]),
+        ]
     constants = {
+        "floats_a_level": np.array(bytes_a_light_tile / 255 / 4, np.float32),
+        "at_least_one": np.array([1]),
+        "zero": np.array(0, dtype),
+        "rounds": np.array(convolutions),
+        "no_rounds": np.array(0),
         "table": np.zeros(1, dtype),
         "scale": np.array(255, dtype),
         "axes": np.array([1, 2, 3]),
@@ -86,6 +138,31 @@ def write_generator(
     helper.set_model_props(model, dict(metadata))
     onnx.save(model, path)
     return path
+
+
+def _convolution(kind: int) -> onnx.GraphProto:
+    """The body of a Loop: its planes, convolved with a kernel that keeps them."""
+    kernel = np.zeros((3, 3, 5, 5), helper.tensor_dtype_to_np_dtype(kind))
+    for plane in range(3):
+        kernel[plane, plane, 2, 2] = 1
+    shape: list[Dimension] = ["N", 3, 128, 128]
+    return helper.make_graph(
+        [
+            helper.make_node("Conv", ["before", "kernel"], ["after"], pads=[2, 2, 2, 2]),
+            helper.make_node("Identity", ["go_on"], ["and_on"]),
+        ],
+        "convolution",
+        [
+            helper.make_tensor_value_info("round", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", kind, shape),
+        ],
+        [
+            helper.make_tensor_value_info("and_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", kind, shape),
+        ],
+        [numpy_helper.from_array(kernel, "kernel")],
+    )
 
 
 CONTEXT: tuple[str, int, list[Dimension]] = ("context", TensorProto.UINT8, ["N", 32, 32, 3])

@@ -67,7 +67,10 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("live", set()),
         ("admission", set()),
         ("warmup", {"service.generator", "service.spec"}),
-        ("scheduler", {"service.admission", "service.generator", "service.spec", "service.turns"}),
+        ("retries", set()),
+        ("jobs", set()),
+        ("lanes", {"service.generator", "service.jobs", "service.retries", "service.spec"}),
+        ("scheduler", {f"service.{name}" for name in ("admission", "generator", "jobs", "lanes", "retries", "turns")}),
         ("enhancer", {"service.codec", "service.scheduler", "service.spec", "service.tiling", "service.view"}),
         (
             "evaluation",
