@@ -22,7 +22,7 @@ SIZES = (1, 2, 4, 8)
     "text",
     [
         # as ONNX Runtime 1.31 said it on a CPU with too little memory
-        "bfc_arena.cc onnxruntime::BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 1",
+        "onnxruntime::BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 1",
         # as people with GPUs report them
         "CUDA failure 2: out of memory ; GPU=0",
         "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
