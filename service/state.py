@@ -2,24 +2,29 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from starlette.requests import HTTPConnection
 
-from service.catalogue import Catalogue
-from service.codec import PictureLimits
+from service.catalogue import Catalogue, Stopped
 from service.enhancer import Enhancer
-from service.generator import DeviceUnavailable, ModelUnusable
+from service.generator import DeviceUnavailable
+from service.model_files import ModelUnusable
+from service.picture import PictureLimits
 from service.pipeline import Pipeline
-from service.scheduler import Scheduler, Trouble
+from service.scheduler import DeviceFailed, Scheduler, Trouble
 from service.sessions import GpuOptions
 from service.settings import Settings
 from service.telemetry import Metrics
 from service.warmup import LARGEST_ON_GPU, find_batch_sizes, lanes_for, warm_up
 
 log = logging.getLogger(__name__)
+
+_LEAVE_WITHIN_S: Final = 1.0
+"""Seconds that loading gets to notice that nobody needs it any more."""
 
 _TROUBLE: Final[Mapping[Trouble, str]] = {
     "ended": "without an inference thread",
@@ -50,29 +55,38 @@ class State:
     loaded: Catalogue | None = None
     _scheduler: Scheduler | None = None
     _pipeline: Pipeline | None = None
+    _starter: threading.Thread | None = None
+    _stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.metrics.in_flight.set_function(lambda: self.running)
 
     def start(self) -> None:
         """Load and warm the generators and start the lanes; a failure is kept as `failure`."""
-        settings = self.settings
         try:
-            gpu = GpuOptions(
-                settings.cuda_graphs, settings.tensorrt_cache, max(settings.batch_sizes or (LARGEST_ON_GPU,))
-            )
-            # one thread a session: each lane brings its own
-            catalogue = Catalogue(settings.models, settings.camera, settings.device, 1, gpu)
-        except (ModelUnusable, DeviceUnavailable) as error:
+            self._start()
+        except Stopped:
+            log.info("stopped while loading")
+        except (ModelUnusable, DeviceUnavailable, DeviceFailed) as error:
             self.failure = str(error)
-            log.error("can't start: %s", error)  # noqa: TRY400  the message says it all
-            return
+        except Exception as error:  # a bug, whatever it is; without a word the process would load forever
+            log.exception("unexpected")
+            self.failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if self.failure is not None:
+            log.error("can't start: %s", self.failure)
+
+    def _start(self) -> None:
+        settings = self.settings
+        gpu = GpuOptions(settings.cuda_graphs, settings.tensorrt_cache, max(settings.batch_sizes or (LARGEST_ON_GPU,)))
+        # one thread a session: each lane brings its own
+        catalogue = Catalogue(
+            settings.models, settings.camera, settings.device, 1, gpu, settings.verify_models, self._stopping.is_set
+        )
         default = catalogue[catalogue.default]
         lanes = 1 if settings.cuda_graphs and default.device == "cuda" else lanes_for(default, settings.threads)
-        sizes = settings.batch_sizes or find_batch_sizes(default, lanes)
-        warm_up([catalogue[camera] for camera in catalogue.cameras], sizes, lanes)
+        sizes = self._warm_up(catalogue, lanes)
         log.info("%d batches at a time, of up to %d tiles", lanes, sizes[-1])
-        self._scheduler = Scheduler(
+        scheduler = Scheduler(
             catalogue.__getitem__,
             sizes,
             settings.max_queued_tiles,
@@ -81,7 +95,7 @@ class State:
             lambda _: self.metrics.failed_batches.inc(),
             settings.batch_timeout_s,
         )
-        scheduler = self._scheduler
+        self._scheduler = scheduler
         self.metrics.waiting.set_function(lambda: scheduler.waiting)
         for camera in catalogue.cameras:
             generator = catalogue[camera]
@@ -93,10 +107,37 @@ class State:
         self.loaded = catalogue
         log.info("ready")
 
+    def _warm_up(self, catalogue: Catalogue, lanes: int) -> Sequence[int]:
+        """Run a first batch of each generator in each size, and return the sizes."""
+        try:
+            sizes = self.settings.batch_sizes or find_batch_sizes(catalogue[catalogue.default], lanes)
+            for camera in catalogue.cameras:
+                if not self._stopping.is_set():
+                    warm_up([catalogue[camera]], sizes, lanes)
+        except Exception as error:  # ONNX Runtime raises types of its own C++ layer
+            raise DeviceFailed(f"the device fails on a first batch: {' '.join(str(error).split())}") from error
+        if self._stopping.is_set():
+            raise Stopped
+        return sizes
+
+    def start_in_thread(self) -> None:
+        """As `start`, in a thread that keeps no process from ending: loading can take minutes."""
+        self._starter = threading.Thread(target=self.start, name="start", daemon=True)
+        self._starter.start()
+
     def stop(self) -> None:
-        """Stop the lanes; whoever still waits gets an error."""
+        """Stop loading and the lanes; whoever still waits gets an error. What hangs is not waited for."""
+        self._stopping.set()
+        if self._starter is not None:
+            self._starter.join(_LEAVE_WITHIN_S)
         if self._scheduler is not None:
             self._scheduler.close()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a thread is left, after `stop`, that loads or waits for a device."""
+        starting = self._starter is not None and self._starter.is_alive()
+        return starting or (self._scheduler is not None and self._scheduler.trouble == "hangs")
 
     @property
     def catalogue(self) -> Catalogue:

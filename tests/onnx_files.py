@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from service.model_files import record
+
 METADATA: Mapping[str, str] = {
     "pix2dslr.version": "1",
     "camera": "test",
@@ -39,7 +41,9 @@ def write_generator(
     bytes_a_light_tile: int = 0,
     convolutions: int = 0,
 ) -> Path:
-    """Write a generator that answers its tiles / 255; the arguments break the contract, or change the answer.
+    """Write a generator that answers its tiles / 255, and its line in SHA256SUMS.
+
+    The arguments break the contract, or change the answer.
 
     Args:
         path: where the file goes.
@@ -137,6 +141,7 @@ def write_generator(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     helper.set_model_props(model, dict(metadata))
     onnx.save(model, path)
+    record(path)
     return path
 
 
