@@ -40,6 +40,7 @@ def write_generator(
     seed: int | None = None,
     bytes_a_light_tile: int = 0,
     convolutions: int = 0,
+    convolve_black: bool = False,
 ) -> Path:
     """Write a generator that answers its tiles / 255, and its line in SHA256SUMS.
 
@@ -59,6 +60,7 @@ def write_generator(
             bright in proportion.
         convolutions: how many times all samples are convolved in vain if anything is not black; of the order of half
             a second a tile for 1000.
+        convolve_black: convolve black tiles too.
     """
     kind = enhanced[1]
     nodes = [helper.make_node("Cast", [tiles[0]], ["cast"], to=kind)]
@@ -124,7 +126,7 @@ def write_generator(
         "at_least_one": np.array([1]),
         "zero": np.array(0, dtype),
         "rounds": np.array(convolutions),
-        "no_rounds": np.array(0),
+        "no_rounds": np.array(convolutions if convolve_black else 0),
         "table": np.zeros(1, dtype),
         "scale": np.array(255, dtype),
         "axes": np.array([1, 2, 3]),
