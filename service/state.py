@@ -9,12 +9,14 @@ from typing import Final
 
 from starlette.requests import HTTPConnection
 
+from service import codec
 from service.catalogue import Catalogue, Stopped
+from service.codec import PictureLimits
+from service.decoding.pool import DecodePool, NoDecodeWorker, decode_workers
 from service.enhancer import Enhancer
 from service.generator import DeviceUnavailable
 from service.model_files import ModelUnusable
-from service.picture import PictureLimits
-from service.pipeline import Pipeline
+from service.pipeline import Decoder, Pipeline
 from service.scheduler import DeviceFailed, Scheduler, Trouble
 from service.sessions import GpuOptions
 from service.settings import Settings
@@ -53,6 +55,7 @@ class State:
     failure: str | None = None
     running: int = 0
     loaded: Catalogue | None = None
+    _decoding: DecodePool | None = None
     _scheduler: Scheduler | None = None
     _pipeline: Pipeline | None = None
     _starter: threading.Thread | None = None
@@ -69,6 +72,8 @@ class State:
             log.info("stopped while loading")
         except (ModelUnusable, DeviceUnavailable, DeviceFailed) as error:
             self.failure = str(error)
+        except NoDecodeWorker:
+            self.failure = None if self._stopping.is_set() else "no decode worker can be started"
         except Exception as error:  # a bug, whatever it is; without a word the process would load forever
             log.exception("unexpected")
             self.failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -77,6 +82,7 @@ class State:
 
     def _start(self) -> None:
         settings = self.settings
+        decoder = self._start_decoding()
         gpu = GpuOptions(settings.cuda_graphs, settings.tensorrt_cache, max(settings.batch_sizes or (LARGEST_ON_GPU,)))
         # one thread a session: each lane brings its own
         catalogue = Catalogue(
@@ -86,6 +92,8 @@ class State:
         lanes = 1 if settings.cuda_graphs and default.device == "cuda" else lanes_for(default, settings.threads)
         sizes = self._warm_up(catalogue, lanes)
         log.info("%d batches at a time, of up to %d tiles", lanes, sizes[-1])
+        if self._decoding is not None:
+            self._decoding.wait_until_ready()
         scheduler = Scheduler(
             catalogue.__getitem__,
             sizes,
@@ -95,6 +103,9 @@ class State:
             lambda _: self.metrics.failed_batches.inc(),
             settings.batch_timeout_s,
         )
+        if self._stopping.is_set():
+            scheduler.close()
+            raise Stopped
         self._scheduler = scheduler
         self.metrics.waiting.set_function(lambda: scheduler.waiting)
         for camera in catalogue.cameras:
@@ -103,9 +114,23 @@ class State:
             self.metrics.generator.labels(*labels).set(1)
             log.info("%s: %s on %s (%s)", *labels)
         limits = PictureLimits(settings.max_pixels, settings.max_frames, settings.max_scans)
-        self._pipeline = Pipeline(catalogue, Enhancer(scheduler), limits, settings.request_timeout_s)
+        self._pipeline = Pipeline(decoder, catalogue, Enhancer(scheduler), limits, settings.request_timeout_s)
         self.loaded = catalogue
         log.info("ready")
+
+    def _start_decoding(self) -> Decoder:
+        """Begin to start the decode workers; they are ready about when the generators are."""
+        count = self.settings.decode_workers
+        if count is None:
+            count = decode_workers() if DecodePool.possible() else 0
+        if count == 0:
+            log.info("files are decoded in this process")
+            return codec
+        settings, ends = self.settings, self.metrics.decode_workers_ended
+        self._decoding = DecodePool(
+            count, settings.decode_timeout_s, settings.request_timeout_s, lambda ending: ends.labels(ending).inc()
+        )
+        return self._decoding
 
     def _warm_up(self, catalogue: Catalogue, lanes: int) -> Sequence[int]:
         """Run a first batch of each generator in each size, and return the sizes."""
@@ -126,12 +151,19 @@ class State:
         self._starter.start()
 
     def stop(self) -> None:
-        """Stop loading and the lanes; whoever still waits gets an error. What hangs is not waited for."""
+        """Stop loading, the lanes and the decode workers; whoever still waits gets an error.
+
+        What hangs is not waited for.
+        """
         self._stopping.set()
+        if self.loaded is None and self._decoding is not None:
+            self._decoding.close()  # loading waits for them
         if self._starter is not None:
             self._starter.join(_LEAVE_WITHIN_S)
         if self._scheduler is not None:
             self._scheduler.close()
+        if self._decoding is not None:
+            self._decoding.close()
 
     @property
     def stuck(self) -> bool:
