@@ -39,40 +39,34 @@ def told_time(answer: httpx.Response) -> dt.datetime:
     return email.utils.parsedate_to_datetime(answer.headers["date"])
 
 
-@pytest.mark.parametrize("days", [1, -1])
-def test_the_clock_jumps_in_the_middle_of_requests(jumping: tuple[Server, Path], days: int) -> None:
+def test_the_clock_jumps_in_the_middle_of_requests(jumping: tuple[Server, Path]) -> None:
     server, control = jumping
+    # one connection for all that comes: had the server closed it, the next request might fail on it
+    kept = httpx.Client(base_url=server.url, timeout=60, trust_env=False)
 
     def enhance(_: int) -> httpx.Response:
         with server.client() as client:
             return client.post("/enhance", files={"image": BIG})
 
-    # one connection for all that comes: had the server closed it, the next request might fail on it
-    kept = httpx.Client(base_url=server.url, timeout=60, trust_env=False)
-    with ThreadPoolExecutor(4) as pool, kept, open_live(server) as live:
-        before = told_time(kept.get("/livez"))
-        answers = [pool.submit(enhance, i) for i in range(4)]
-        live.send(GOOD)
-        live.until("result")
-        while not server.metric("pix2dslr_queue_tiles"):
-            time.sleep(0.01)
-        done = server.metric("pix2dslr_tiles_total")
-        control.write_text(f"{days:+d}d")
-        deadline = time.monotonic() + 60
-        while abs(told_time(kept.get("/livez")) - before - days * DAY) > DAY / 24:
-            assert time.monotonic() < deadline, "the clock never jumped: this test tests nothing"
+    with ThreadPoolExecutor(3) as pool, kept, open_live(server) as live:
+        for days in (1, -1):
+            now = told_time(kept.get("/livez"))
+            answers = [pool.submit(enhance, i) for i in range(3)]
+            while not server.metric("pix2dslr_queue_tiles"):
+                time.sleep(0.01)
+            control.write_text(f"{days:+d}d")
+            deadline = time.monotonic() + 60
+            # from the day after to the day before it is two days
+            while abs(told_time(kept.get("/livez")) - now) < DAY / 2:
+                assert time.monotonic() < deadline, "the clock never jumped: this test tests nothing"
+                assert kept.get("/readyz").status_code == 200
+            assert not all(answer.done() for answer in answers), "the clock jumped in the middle"
+            live.send(GOOD)
+            live.until("result")
+            for answer in answers:
+                assert answer.result().status_code == 200
+                stages = answer.result().headers["server-timing"].split(", ")
+                assert all(0 <= float(stage.partition("=")[2]) < 300_000 for stage in stages)
+            assert kept.post("/enhance", files={"image": GOOD}).status_code == 200
             assert kept.get("/readyz").status_code == 200
-        assert not all(answer.done() for answer in answers), "the clock jumped in the middle"
-        live.send(GOOD)
-        live.until("result")
-        for answer in answers:
-            assert answer.result().status_code == 200
-            stages = answer.result().headers["server-timing"]
-            assert "total;dur=" in stages
-            assert all(0 <= float(stage.partition("=")[2]) < 300_000 for stage in stages.split(", "))
-        assert server.metric("pix2dslr_tiles_total") > done
-        assert kept.post("/enhance", files={"image": GOOD}).status_code == 200
-        control.write_text("+0")
-        assert kept.post("/enhance", files={"image": GOOD}).status_code == 200
-        assert kept.get("/readyz").status_code == 200
     assert server.stop() == 0
