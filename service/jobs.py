@@ -64,6 +64,10 @@ class InferenceFailed(Exception):
     """The device failed on a tile, though it does others."""
 
 
+Over = type[Cancelled] | type[InferenceFailed]
+"""Why a picture gets no more done, likewise."""
+
+
 @dataclass(eq=False)
 class Row:
     """Tiles that were submitted together, and their answers as they come."""
@@ -129,7 +133,7 @@ class Job:
         self._seconds = seconds
         self._running = 0  # its tiles on the device
         self._running_since = 0.0
-        self._over: Exception | None = None
+        self._over: Over | None = None
         self._cancelled = threading.Event()
 
     def __enter__(self) -> "Job":
@@ -191,7 +195,7 @@ class Job:
         if self._cancelled.is_set():
             return Cancelled()
         if self._over is not None:
-            return self._over
+            return self._over()
         return DeadlineExceeded(self._seconds) if now > self._deadline else None
 
     def cancel(self) -> None:
@@ -201,14 +205,14 @@ class Job:
 
     def close(self) -> None:
         """Leave the queue; what still waits is dropped."""
-        self.end(Cancelled())
+        self.end(Cancelled)
         self._queue.leave(self)
 
-    def end(self, reason: Exception) -> None:
+    def end(self, reason: Over) -> None:
         """Do nothing more for the picture: what waits is dropped, and whoever waits for it gets the reason."""
         if self._over is None:
             self._over = reason
-        self._queue.drop(self, reason)
+        self._queue.drop(self, reason())
 
     def begin_tile(self, waited: float, now: float) -> None:
         """Count a tile that goes to the device after `waited` seconds; under the scheduler's lock."""

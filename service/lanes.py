@@ -251,7 +251,7 @@ class Lane:
         self._finish(items)
         for row, _ in items:
             row.settle(InferenceFailed())
-            row.job.end(InferenceFailed())
+            row.job.end(InferenceFailed)
 
     def _give_up(self, reason: Exception) -> None:
         """Answer for whatever a lane still holds."""

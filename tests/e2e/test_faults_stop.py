@@ -58,7 +58,7 @@ def test_sigterm_in_the_middle_of_twenty_requests(serve_session: Serve) -> None:
         wait_until(lambda: server.metric("pix2dslr_requests_in_flight") > REQUESTS)
         assert not any(answer.done() for answer in answers[: REQUESTS // 2])
         server.process.send_signal(signal.SIGTERM)
-        told = server.wait_for(r"SIGTERM: requests to finish: (\d+)")
+        told = server.wait_for(r"\[-\] SIGTERM: requests to finish: (\d+)")
         assert int(told.group(1)) >= REQUESTS // 2
         with server.client() as client:
             refused = client.post("/enhance", files={"image": GOOD})
