@@ -43,9 +43,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.threads = Threads(state.settings.workers)
-        async with anyio.create_task_group() as group:
-            group.start_soon(anyio.to_thread.run_sync, state.start)
-            yield
+        state.start_in_thread()
+        yield
         await anyio.to_thread.run_sync(state.stop)
 
     app = FastAPI(

@@ -29,7 +29,7 @@ from service.codec import (
 )
 from service.decoding.pool import NoDecodeWorker
 from service.quality import SizesDiffer, TooSmall
-from service.scheduler import Cancelled, Closed, DeadlineExceeded, InferenceFailed, QueueFull
+from service.scheduler import Cancelled, Closed, DeadlineExceeded, DeviceFailed, InferenceFailed, QueueFull
 
 log = logging.getLogger(__name__)
 
@@ -215,6 +215,11 @@ _TABLE: Mapping[type[Exception], _Row] = {
         Problem("not-ready", 503, "The service takes no pictures now"),
         lambda _: "It is shutting down; try again.",
         lambda _: 1,
+    ),
+    DeviceFailed: _Row(
+        Problem("not-ready", 503, "The service takes no pictures now"),
+        lambda _: "The device that enhances them has failed; try again when the service was restarted.",
+        lambda _: 10,
     ),
     DeadlineExceeded: _Row(
         Problem("deadline-exceeded", 504, "The picture was not done in time"),

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import logging
+import os
 import signal
 import socket
 import time
@@ -37,15 +38,22 @@ class DrainingServer(uvicorn.Server):
         self._state = state
         self._drain_until: float | None = None
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Begin to drain on the first signal; a second one ends at once."""
         if self._state.draining:
-            super().handle_exit(sig, frame)
+            self._end_at_once(sig)
             return
         # in an empty context: the signal comes in the middle of some request, whose id is not this line's
         contextvars.Context().run(log.info, "%s: requests to finish: %d", signal.Signals(sig).name, self._state.running)
         self._state.draining = True
         self._drain_until = time.monotonic() + self._state.settings.drain_timeout_s
+
+    @staticmethod
+    def _end_at_once(sig: int) -> None:
+        contextvars.Context().run(log.warning, "%s again: ending at once", signal.Signals(sig).name)
+        logging.shutdown()
+        signal.signal(sig, signal.SIG_DFL)
+        signal.raise_signal(sig)
 
     async def main_loop(self) -> None:
         """Run until drained."""
@@ -100,4 +108,10 @@ def serve(app: FastAPI, host: str, port: int) -> int:
     )
     server = DrainingServer(config, state)
     server.run([listener])
-    return 1 if server.failed else 0
+    code = 1 if server.failed else 0
+    if state.stuck:
+        # a thread in the depths of ONNX Runtime can't be told to leave, and the interpreter would crash or wait for it
+        log.warning("ending without a thread that loads, or waits for the device")
+        logging.shutdown()
+        os._exit(code)
+    return code

@@ -47,6 +47,8 @@ class Settings(BaseSettings):
         cuda_graphs: replay a recorded CUDA graph a batch size; batches then run one at a time.
         tensorrt_cache: folder for TensorRT's engines, which are used where it is given; the first start takes minutes.
         models: folder of ONNX generators, named CAMERA.onnx.
+        verify_models: whether a generator's file must be listed with its SHA-256 in the folder's SHA256SUMS, as
+            sha256sum writes it.
         camera: the generator that is used where a request names none.
         batch_sizes: sizes of batches in tiles, ascending from 1, such as [1,4,16]; found by measuring where absent. All
             are run once before the service is ready.
@@ -64,6 +66,8 @@ class Settings(BaseSettings):
         cors_origins: origins, separated by commas, whose pages may use the service from a browser, such as
             https://example.org; * for any. None may by default.
         workers: how many pictures are decoded, blended or encoded at the same time.
+        batch_timeout_s: seconds that the device may take for a batch. One that takes longer, and 50 times what it
+            should, makes the service neither alive nor ready.
         request_timeout_s: seconds that a picture may take before 504.
         keep_alive_s: seconds that an idle connection stays open. With less than a proxy or a client that waits for
             Retry-After keeps it, a request can meet its closing.
@@ -80,6 +84,7 @@ class Settings(BaseSettings):
     cuda_graphs: bool = False
     tensorrt_cache: Path | None = None
     models: Path = SHIPPED_MODELS
+    verify_models: bool = True
     camera: str = "iphone"
     batch_sizes: Annotated[tuple[int, ...], AfterValidator(_ascending_from_1)] | None = None
     max_queued_tiles: Annotated[int, Field(ge=1)] = 16_384
@@ -93,6 +98,7 @@ class Settings(BaseSettings):
     max_unzipped_bytes: Annotated[int, Field(ge=1)] = 1 << 30
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_origins)] = ()
     workers: Annotated[int, Field(ge=1)] = 64
+    batch_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     request_timeout_s: Annotated[float, Field(gt=0)] = 300.0
     keep_alive_s: Annotated[int, Field(ge=1)] = 75
     drain_timeout_s: Annotated[float, Field(ge=0)] = 300.0

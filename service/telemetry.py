@@ -31,6 +31,9 @@ class Metrics:
         )
         self.tiles = Counter("pix2dslr_tiles", "Enhanced tiles.", registry=self.registry)
         self.batches = Counter("pix2dslr_batches", "Batches run on the device.", registry=self.registry)
+        self.failed_batches = Counter(
+            "pix2dslr_failed_batches", "Batches that the device failed on; most are run again.", registry=self.registry
+        )
         self.batch_tiles = Histogram(
             "pix2dslr_batch_tiles",
             "Tiles in a batch.",

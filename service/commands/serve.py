@@ -1,6 +1,8 @@
 """`pix2dslr serve`: the HTTP service."""
 
 import os
+import signal
+import sys
 from typing import Annotated, Final
 
 import typer
@@ -20,6 +22,8 @@ def serve(
     port: Annotated[int | None, typer.Option(help="port to listen on", show_default="8000")] = None,
 ) -> None:
     """Serve the HTTP API; every setting is read from the environment too, with the prefix PIX2DSLR_."""
+    # until the server takes signals: as process 1 of a container, one that is not caught would be lost
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from service.app import create_app  # FastAPI takes half of a command's start
     from service.server import serve as run_server
 
@@ -28,7 +32,9 @@ def serve(
     try:
         code = run_server(create_app(settings), settings.host, settings.port)
     except OSError as error:
-        # the system's own words; a name that is not found has a number of its own below 0
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        # the system's own words; a name that is not found has a number of its own below 0, and the address behind it
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror).partition(" (")[0]
         fail(f"can't listen on {settings.host}:{settings.port}: {reason}")
+    except UnicodeError:  # how a name that can be none is told
+        fail(f"can't listen on {settings.host}:{settings.port}: {settings.host} is no host name")
     raise typer.Exit(code)

@@ -14,7 +14,7 @@ _NOW = {"Cache-Control": "no-store"}
 @router.get("/livez", operation_id="livez", summary="Is the process alive?", responses={503: {"model": Liveness}})
 @router.get("/healthz", operation_id="healthz", summary="The same as /livez", responses={503: {"model": Liveness}})
 async def livez(request: Request, response: Response) -> Liveness:
-    """Answer 200 while the event loop and the inference threads run, else 503: restart it."""
+    """Answer 200 while the event loop and the inference threads run and the device answers, else 503: restart it."""
     alive = state_of(request).alive
     response.status_code = 200 if alive else 503
     response.headers.update(_NOW)

@@ -212,21 +212,6 @@ def test_a_failing_device_answers_500_and_the_next_request_is_served(serve_sessi
     assert server.stop() == 0
 
 
-def test_sigterm_finishes_what_runs_refuses_what_comes_and_exits_0(serve_session: Serve) -> None:
-    server = serve_session()
-    with ThreadPoolExecutor(1) as pool, server.client() as client:
-        big = in_flight(server, pool)
-        server.process.send_signal(signal.SIGTERM)
-        server.wait_for(r"\[-\] SIGTERM: requests to finish: [12]")  # a probe may be just ending
-        ready = client.get("/readyz")
-        assert ready.status_code == 503
-        assert ready.json()["reasons"] == ["shutting down"]
-        assert client.get("/livez").status_code == 200
-        problem(client.post("/enhance", files={"image": GOOD}), "not-ready", 503)
-        assert big.result().status_code == 200
-    assert server.process.wait(60) == 0
-
-
 def test_what_outlives_the_drain_is_answered_503(serve_session: Serve) -> None:
     server = serve_session(drain_timeout_s=0.1)
     with ThreadPoolExecutor(1) as pool:
@@ -254,19 +239,6 @@ def test_a_client_that_hangs_up_costs_nothing_more(serve_session: Serve) -> None
     assert after - done <= MOST_ON_DEVICE + 1, "only what was on the device, and this request"
     assert after < BIG_TILES, "the rest was dropped"
     assert server.stop() == 0
-
-
-def test_a_killed_server_leaves_the_client_an_error_and_starts_again(serve_session: Serve) -> None:
-    server = serve_session()
-    with ThreadPoolExecutor(1) as pool:
-        big = in_flight(server, pool)
-        server.process.kill()
-        with pytest.raises(httpx.TransportError):
-            big.result()
-    again = serve_session()
-    with again.client() as client:
-        assert client.post("/enhance", files={"image": GOOD}).status_code == 200
-    assert again.stop() == 0
 
 
 def test_the_request_id_is_the_clients_where_it_is_plain(server: Server) -> None:

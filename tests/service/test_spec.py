@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 from onnx import TensorProto
 
-from service.generator import Generator, ModelUnusable
+from service.generator import Generator
+from service.model_files import ModelUnusable
 from tests.onnx_files import CONTEXT, METADATA, write_generator
 
 
