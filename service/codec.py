@@ -4,6 +4,7 @@ OpenCV codes the pixels of what comes most, Pillow and libheif the rest; Pillow 
 """
 
 import io
+import logging
 import warnings
 from dataclasses import replace
 from typing import Final
@@ -74,8 +75,9 @@ _GREY_MODES: Final = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N")
 
 # decoders' own pixel limits would speak before ours, and say less; ours is checked before any of them decodes
 Image.MAX_IMAGE_PIXELS = None
-# a damaged file is told to the client, once; OpenCV would write it to standard error as well
+# a damaged file is told to the client, once; OpenCV would write it to standard error as well, Pillow to the log
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 
 
 def _format_of(data: bytes) -> Format:
