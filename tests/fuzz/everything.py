@@ -1,0 +1,5 @@
+"""Every target."""
+
+from tests.fuzz.targets import targets
+
+__all__ = ["targets"]
