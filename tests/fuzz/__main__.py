@@ -2,13 +2,14 @@
 
 import argparse
 import itertools
+import re
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 from tests.fuzz import child, runner
-from tests.fuzz.everything import targets
+from tests.fuzz.everything import all_targets
 
 FOLDER = runner.PROJECT / ".fuzz"
 _SLICE = 400
@@ -19,13 +20,13 @@ def main() -> int:
     """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--target", action="append", choices=sorted(targets()), help="only this one; may be repeated")
+    parser.add_argument("--target", action="append", choices=sorted(all_targets()), help="only this one; may be repeated")
     parser.add_argument("--seed", type=int, default=time.time_ns() // 1_000_000_000, help="the inputs' own; by the clock")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="run an input that was kept")
     arguments = parser.parse_args()
     if arguments.replay:
         return _replay(arguments.replay)
-    return _fuzz(arguments.target or sorted(targets()), arguments.seed, arguments.minutes)
+    return _fuzz(arguments.target or sorted(all_targets()), arguments.seed, arguments.minutes)
 
 
 def _replay(path: Path) -> int:
@@ -47,7 +48,7 @@ def _fuzz(names: list[str], seed: int, minutes: float) -> int:
             outcomes[name] += tally.outcomes
             for finding in tally.findings:
                 # the same end of two tracebacks is most often the same bug
-                last = f"{name}: {finding.words.strip().splitlines()[-1][:200]}"
+                last = f"{name}: {re.sub('[0-9]+(x[0-9a-f]+)?', '#', finding.words.strip().splitlines()[-1])[:200]}"
                 known[last] += 1
                 if known[last] <= 3:
                     _keep(finding)

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import random
+import re
 import resource
 import sys
 import time
@@ -22,15 +23,17 @@ MEMORY: Final = 1 << 30
 """Bytes of address space beyond those that the process has once all is imported."""
 RESIDENT: Final = 420 << 20
 """Bytes that one input may add to the resident memory: several copies of the largest picture in 16 bits with alpha."""
+_PYTHONS: Final = re.compile(r"[A-Za-z]Warning\b|Traceback|Exception|[A-Za-z]Error\b")
+"""What Python writes; of libpng's and libtiff's words nothing is expected."""
 CPU_S: Final = 8.0
 """Seconds of processor time for one input: the largest pictures take one."""
 
 
 def input_of(target: str, seed: int, number: int) -> bytes:
     """Make an input anew: the same for the same arguments."""
-    from tests.fuzz.everything import targets
+    from tests.fuzz.everything import all_targets
 
-    return targets()[target].make(random.Random(f"{target} {seed} {number}"))
+    return all_targets()[target].make(random.Random(f"{target} {seed} {number}"))
 
 
 class _Heard(logging.Handler):
@@ -58,7 +61,7 @@ def run_one(target: str, data: bytes, noise: TextIO) -> dict[str, Any]:
     Returns:
         `outcome`, and `finding` where a promise was not kept.
     """
-    from tests.fuzz.everything import targets
+    from tests.fuzz.everything import all_targets
 
     noise.seek(0)
     noise.truncate()
@@ -68,7 +71,7 @@ def run_one(target: str, data: bytes, noise: TextIO) -> dict[str, Any]:
     finding = None
     outcome = "raised"
     try:
-        outcome = targets()[target].run(data)
+        outcome = all_targets()[target].run(data)
     except Exception:  # noqa: BLE001
         finding = traceback.format_exc()
     took = time.process_time() - began
@@ -80,8 +83,7 @@ def run_one(target: str, data: bytes, noise: TextIO) -> dict[str, Any]:
     sys.stderr.flush()
     noise.seek(0)
     said = noise.read(2000)
-    # libpng's and libtiff's words go where a decoding process sends them; of Python's there are none
-    if finding is None and said and not target.startswith("codec-"):
+    if finding is None and _PYTHONS.search(said):
         finding = f"it wrote to standard error: {said}"
     if finding is None and _HEARD.lines:
         finding = f"it logged {_HEARD.lines[:5]}"
@@ -99,7 +101,7 @@ def prepare() -> TextIO:
     """Limit this process, turn warnings into errors and standard error into a file that is looked at."""
     from tests.fuzz import everything
 
-    everything.targets()
+    everything.all_targets()
     warnings.simplefilter("error")
     logging.getLogger().addHandler(_HEARD)
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -1,5 +1,12 @@
 """Every target."""
 
-from tests.fuzz.targets import targets
+from functools import cache
 
-__all__ = ["targets"]
+from tests.fuzz import app, targets
+from tests.fuzz.targets import Target
+
+
+@cache
+def all_targets() -> dict[str, Target]:
+    """Return them by name."""
+    return targets.targets() | app.TARGETS
