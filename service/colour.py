@@ -255,7 +255,7 @@ def _parsed(profile: bytes) -> Space | None:
     for read in (_matrix_or_grey, _tables):
         try:
             space = read(profile)
-        except Exception:  # noqa: BLE001  a broken profile must not cost the picture
+        except Exception:  # noqa: BLE001, S112  a broken profile must not cost the picture
             continue
         if space is not None:
             return space

@@ -242,7 +242,7 @@ def form_schema(options: type[BaseModel], reference: str, *, reference_required:
 
 def _without_null(entry: dict[str, Any]) -> dict[str, Any]:
     """Take null out of an option: neither a form nor a query can say it, what is left out stands for it."""
-    kinds = [kind for kind in entry.get("anyOf", ()) if kind != {"type": "null"}]
+    kinds: list[dict[str, Any]] = [kind for kind in entry.get("anyOf", ()) if kind != {"type": "null"}]
     if len(kinds) != 1:
         return entry
     return kinds[0] | {name: value for name, value in entry.items() if name not in ("anyOf", "default")}

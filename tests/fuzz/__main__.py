@@ -20,8 +20,12 @@ def main() -> int:
     """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--target", action="append", choices=sorted(all_targets()), help="only this one; may be repeated")
-    parser.add_argument("--seed", type=int, default=time.time_ns() // 1_000_000_000, help="the inputs' own; by the clock")
+    parser.add_argument(
+        "--target", action="append", choices=sorted(all_targets()), help="only this one; may be repeated"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=time.time_ns() // 1_000_000_000, help="the inputs' own; by the clock"
+    )
     parser.add_argument("--replay", type=Path, metavar="FILE", help="run an input that was kept")
     arguments = parser.parse_args()
     if arguments.replay:
@@ -60,7 +64,10 @@ def _keep(finding: runner.Finding) -> None:
     path = FOLDER / f"{finding.target}.{finding.seed}.{finding.number}"
     path.write_bytes(child.input_of(finding.target, finding.seed, finding.number))
     path.with_name(path.name + ".txt").write_text(finding.words + "\n")
-    print(f"{finding.words.strip()}\n  again: python -m tests.fuzz --replay {path.relative_to(runner.PROJECT)}\n", flush=True)
+    print(
+        f"{finding.words.strip()}\n  again: python -m tests.fuzz --replay {path.relative_to(runner.PROJECT)}\n",
+        flush=True,
+    )
 
 
 def _report(outcomes: dict[str, Counter[str]], known: Counter[str]) -> int:

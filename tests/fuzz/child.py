@@ -1,7 +1,6 @@
-"""The process in which inputs are run, one after the other; it may crash, hang or run out of memory, and tells how far it came.
+"""The process in which inputs are run, one after the other; it may crash, hang or run out of memory.
 
-Protocol on its standard output: a line `begin NUMBER` before each input and `end NUMBER KIND` after it, where the kind is
-JSON: an outcome's name, or what was found.
+It writes a line `begin NUMBER` before each input and `end NUMBER JSON` behind it: the outcome, and what was found.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""Valid files made invalid in ways that reach past the first check: by their structure, and the sums put right again."""
+"""Valid files made invalid in ways that reach past the first check: by their structure, with sums put right again."""
 
 import random
 import struct
@@ -32,9 +32,8 @@ def mutated(data: bytes, others: Sequence[bytes], chance: random.Random) -> byte
 def _flip(data: bytes, _: Sequence[bytes], chance: random.Random) -> bytes:
     changed = bytearray(data)
     within = len(data) if chance.random() < 0.5 else min(len(data), 1024)
-    for _ in range(chance.choice((1, 1, 2, 4, 16))):
-        if within:
-            changed[chance.randrange(within)] ^= 1 << chance.randrange(8)
+    for place in chance.choices(range(within), k=chance.choice((1, 1, 2, 4, 16))) if within else ():
+        changed[place] ^= 1 << chance.randrange(8)
     return bytes(changed)
 
 

@@ -119,9 +119,11 @@ def _png() -> Iterator[bytes]:
     yield _pillow("PNG", "LA", size)
     yield _pillow("PNG", "L", size, transparency=7)
     yield _pillow("PNG", "1", size)
-    yield _pillow("PNG", "P", size, transparency=bytes(range(0, 200)))
+    yield _pillow("PNG", "P", size, transparency=bytes(range(200)))
     yield _pillow("PNG", "P", size, bits=4)
-    yield _pillow("PNG", "RGB", size, exif=exif(), icc_profile=profiles.display_p3(), dpi=(72, 72), transparency=(1, 2, 3))
+    yield _pillow(
+        "PNG", "RGB", size, exif=exif(), icc_profile=profiles.display_p3(), dpi=(72, 72), transparency=(1, 2, 3)
+    )
     yield _animated("PNG", "RGBA")
     yield _interlaced()
     yield _ours("png", size, np.uint16, alpha=True)
@@ -132,7 +134,15 @@ def _interlaced() -> bytes:
     """Adam7, which none of the encoders here writes (PNG, 8.2)."""
     samples = _pixels((13, 11), 3)
     rows = b""
-    for x, y, dx, dy in ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)):
+    for x, y, dx, dy in (
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    ):
         rows += b"".join(b"\0" + row.tobytes() for row in samples[y::dy, x::dx] if row.size)
 
     def chunk(kind: bytes, content: bytes) -> bytes:
@@ -158,8 +168,8 @@ def _tiff() -> Iterator[bytes]:
     size = _SIZES[2]
     for mode, compression in (
         ("RGB", "raw"), ("RGB", "tiff_lzw"), ("RGBA", "tiff_adobe_deflate"), ("L", "packbits"), ("RGB", "jpeg"),
-        ("1", "group4"), ("1", "group3"), ("1", "tiff_ccitt"), ("CMYK", "tiff_lzw"), ("LA", "raw"), ("P", "raw"), ("LAB", "raw"),
-        ("YCbCr", "jpeg"),
+        ("1", "group4"), ("1", "group3"), ("1", "tiff_ccitt"), ("CMYK", "tiff_lzw"), ("LA", "raw"), ("P", "raw"),
+        ("LAB", "raw"), ("YCbCr", "jpeg"),
     ):  # fmt: skip
         yield _pillow("TIFF", mode, size, compression=compression)
     yield _pillow("TIFF", "RGB", size, exif=exif(), icc_profile=profiles.display_p3())
@@ -176,12 +186,16 @@ def _tiff() -> Iterator[bytes]:
         for dtype in (np.uint8, np.uint16):
             file = io.BytesIO()
             samples = _pixels(size, 3, dtype)
-            tifffile.imwrite(file, np.moveaxis(samples, 2, 0) if planar else samples, **options)  # type: ignore[arg-type]
+            tifffile.imwrite(file, np.moveaxis(samples, 2, 0) if planar else samples, **options)
             yield file.getvalue()
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as pages:
         for side in (16, 20, 24):
-            pages.write(_pixels((side, side), 1, np.uint16)[:, :, 0], photometric="minisblack", extratags=[(700, 1, len(XMP), XMP, True)])
+            pages.write(
+                _pixels((side, side), 1, np.uint16)[:, :, 0],
+                photometric="minisblack",
+                extratags=[(700, 1, len(XMP), XMP, True)],
+            )
     yield file.getvalue()
     file = io.BytesIO()
     tifffile.imwrite(file, _pixels(size, 2, np.uint16), photometric="minisblack", extrasamples=["assocalpha"])
@@ -223,7 +237,7 @@ def _heif(format_: str, size: tuple[int, int], mode: str = "RGB", **options: Any
 
 def _heic() -> Iterator[bytes]:
     size = (64, 80)
-    preset = {"enc_params": {"preset": "ultrafast"}}
+    preset: dict[str, Any] = {"enc_params": {"preset": "ultrafast"}}
     yield _heif("HEIF", size, quality=60, **preset)
     yield _heif("HEIF", size, "RGBA", exif=exif(), xmp=XMP, icc_profile=profiles.display_p3(), **preset)
     yield _heif("HEIF", size, "RGB;16", save_nclx_profile=True, **preset)
@@ -257,6 +271,7 @@ def pictures(format_: str) -> tuple[bytes, ...]:
 def all_profiles() -> tuple[bytes, ...]:
     """Valid colour profiles of every kind."""
     return (
-        profiles.display_p3(), profiles.adobe_rgb(), profiles.prophoto(), profiles.rec2020_table(), profiles.grey_gamma(),
+        profiles.display_p3(), profiles.adobe_rgb(), profiles.prophoto(), profiles.rec2020_table(),
+        profiles.grey_gamma(),
         profiles.cmyk(), profiles.scanner(one_way=True), profiles.scanner(one_way=False),
     )  # fmt: skip

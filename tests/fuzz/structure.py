@@ -92,7 +92,10 @@ def _jpeg(data: bytes) -> Found:
         if data[place] != 0xFF:
             # coded samples: up to the next marker that is neither stuffing nor a restart
             end = place
-            while (end := data.find(b"\xff", end)) >= 0 and (data[end + 1 : end + 2] or b"\0")[0] in (0, *range(208, 216)):
+            while (end := data.find(b"\xff", end)) >= 0 and (data[end + 1 : end + 2] or b"\0")[0] in (
+                0,
+                *range(208, 216),
+            ):
                 end += 2
             end = len(data) if end < 0 else end
             yield Part(place, end, b"scan"), []
@@ -208,9 +211,14 @@ def _boxes(data: bytes, place: int, end: int, around: tuple[Number, ...]) -> Fou
 def _icc(data: bytes, base: int) -> Found:
     count = Number(base + 128, 4, "big")
     yield Part(base, base + 132, b"icc"), [count, *(Number(base + at, 4, "big") for at in range(0, 84, 4))]
-    for entry in range(base + 132, min(base + 132 + 12 * int.from_bytes(data[base + 128 : base + 132], "big"), len(data)), 12):
+    for entry in range(
+        base + 132, min(base + 132 + 12 * int.from_bytes(data[base + 128 : base + 132], "big"), len(data)), 12
+    ):
         offset, size = (int.from_bytes(data[entry + skip : entry + skip + 4], "big") for skip in (4, 8))
-        yield Part(entry, entry + 12, b"tag", (replace(count, unit=12),)), [Number(entry + 4, 4, "big"), Number(entry + 8, 4, "big")]
+        yield (
+            Part(entry, entry + 12, b"tag", (replace(count, unit=12),)),
+            [Number(entry + 4, 4, "big"), Number(entry + 8, 4, "big")],
+        )
         start, end = base + offset, min(base + offset + size, len(data))
         if start < end:
             numbers = [Number(at, 4, "big") for at in range(start, min(end - 3, start + 64), 4)]
@@ -224,7 +232,8 @@ def _zip(data: bytes) -> Found:
     place = 0
     heads = {
         b"PK\3\4": (30, (26, 28), ((4, 2), (6, 2), (8, 2), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2))),
-        b"PK\1\2": (46, (28, 30, 32), ((6, 2), (8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2), (38, 4), (42, 4))),
+        b"PK\1\2": (46, (28, 30, 32), ((6, 2), (8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2),
+        (38, 4), (42, 4))),
         b"PK\5\6": (22, (20,), ((4, 2), (6, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2))),
     }  # fmt: skip
     while (place := data.find(b"PK", place)) >= 0:

@@ -39,7 +39,7 @@ class Target:
     run: Callable[[bytes], str]
 
 
-def _expect(holds: bool, words: str) -> None:  # noqa: FBT001
+def _expect(holds: bool, words: str) -> None:
     if not holds:
         raise Broken(words)
 
@@ -123,7 +123,9 @@ def _metadata(data: bytes) -> str:
             _expect(segments[place] == 0xFF, "the segments do not follow one another")
             place += 2 + int.from_bytes(segments[place + 2 : place + 4], "big")
         metadata.into_jpeg(b"\xff\xd8\xff\xe0\0\2", segments)
-    picture = Picture(np.zeros((2, 2, 3), np.uint8), codec.Header("jpeg", 2, 2, metadata=metadata.Metadata(exif, xmp, iptc)))
+    picture = Picture(
+        np.zeros((2, 2, 3), np.uint8), codec.Header("jpeg", 2, 2, metadata=metadata.Metadata(exif, xmp, iptc))
+    )
     for format_ in codec.FORMATS:
         if format_ not in ("heic", "avif") or len(data) % 8 == 0:  # these take ten times as long
             _round_trip(picture, format_)
@@ -164,7 +166,9 @@ def _zip(data: bytes) -> str:
     names, total = Names(), 0
     for file in files:
         name = names.take(file.name, (".png",))
-        _expect(".." not in name.split("/") and not name.startswith(("/", "\\")) and "\0" not in name, f"a name {name!r}")
+        _expect(
+            ".." not in name.split("/") and not name.startswith(("/", "\\")) and "\0" not in name, f"a name {name!r}"
+        )
         try:
             content = file.read()
         except UnusableEntry:
@@ -175,11 +179,11 @@ def _zip(data: bytes) -> str:
     return "read"
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Node:
     name: str
     type: str
-    shape: list[Any]
+    shape: Sequence[int | str | None]
 
 
 _SPEC: Final[dict[str, Any]] = {
@@ -190,11 +194,32 @@ _SPEC: Final[dict[str, Any]] = {
         "trained_on": "x", "psnr": "22.5", "ssim": "0.8", "created": "2026-01-01", "weights_sha256": "0" * 64,
     },
 }  # fmt: skip
-_ODD: Final = ("", "0", "-1", "1e400", "nan", "inf", "64", "65", "٣٢", "²", "9" * 5000, "0x20", " 32", "\0", "tiles", None, -1, 0, 128, 2**70)
+_ODD: Final = (
+    "",
+    "0",
+    "-1",
+    "1e400",
+    "nan",
+    "inf",
+    "64",
+    "65",
+    "٣٢",
+    "²",
+    "9" * 5000,
+    "0x20",
+    " 32",
+    "\0",
+    "tiles",
+    None,
+    -1,
+    0,
+    128,
+    2**70,
+)
 
 
 def _make_spec(chance: random.Random) -> bytes:
-    told = json.loads(json.dumps(_SPEC))
+    told: dict[str, Any] = json.loads(json.dumps(_SPEC))
     for _ in range(chance.choice((1, 1, 2, 3))):
         odd = chance.choice(_ODD)
         way = chance.randrange(5)
@@ -206,7 +231,7 @@ def _make_spec(chance: random.Random) -> bytes:
                 told["metadata"][key] = str(odd)
         else:
             nodes = told[chance.choice(("inputs", "outputs"))]
-            node = chance.choice(nodes) if nodes else ["x", "y", []]
+            node: list[Any] = chance.choice(nodes) if nodes else ["x", "y", []]
             place = chance.randrange(4)
             if place < 2:
                 node[place] = str(odd)
@@ -256,7 +281,15 @@ def _header(data: bytes) -> str:
 
 def _metadata_blocks() -> tuple[bytes, ...]:
     resources = b"8BIM\x04\x04\0\0" + len(seeds.IPTC).to_bytes(4, "big") + seeds.IPTC
-    return (seeds.exif(), seeds.exif_with_thumbnail(), b"Exif\0\0" + seeds.exif(8), seeds.XMP, seeds.IPTC, resources, resources * 3)
+    return (
+        seeds.exif(),
+        seeds.exif_with_thumbnail(),
+        b"Exif\0\0" + seeds.exif(8),
+        seeds.XMP,
+        seeds.IPTC,
+        resources,
+        resources * 3,
+    )
 
 
 @cache
