@@ -29,11 +29,12 @@ def main() -> int:
     parser.add_argument("--replay", type=Path, metavar="FILE", help="run an input that was kept")
     arguments = parser.parse_args()
     if arguments.replay:
-        return _replay(arguments.replay)
+        return replay(arguments.replay)
     return _fuzz(arguments.target or sorted(all_targets()), arguments.seed, arguments.minutes)
 
 
-def _replay(path: Path) -> int:
+def replay(path: Path) -> int:
+    """Run an input that was kept, by the target that its name begins with; return the exit code."""
     found = runner.run_file(path.name.partition(".")[0], path)
     print(found or "all promises kept")
     return int(found is not None)
@@ -48,8 +49,8 @@ def _fuzz(names: list[str], seed: int, minutes: float) -> int:
         for name in names:
             if time.monotonic() >= until:
                 return _report(outcomes, known)
-            tally = runner.fuzz(name, seed, turn * _SLICE, (turn + 1) * _SLICE, until)
-            outcomes[name] += tally.outcomes
+            tally = runner.fuzz([name], seed, turn * _SLICE, (turn + 1) * _SLICE, until)
+            outcomes[name] += tally.outcomes[name]
             for finding in tally.findings:
                 # the same end of two tracebacks is most often the same bug
                 last = f"{name}: {re.sub('[0-9]+(x[0-9a-f]+)?', '#', finding.words.strip().splitlines()[-1])[:200]}"

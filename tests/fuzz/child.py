@@ -1,6 +1,7 @@
 """The process in which inputs are run, one after the other; it may crash, hang or run out of memory.
 
-It writes a line `begin NUMBER` before each input and `end NUMBER JSON` behind it: the outcome, and what was found.
+It writes a line `begin TARGET NUMBER` before each input and `end TARGET NUMBER JSON` behind it: the outcome, and
+what was found.
 """
 
 import gc
@@ -24,15 +25,17 @@ RESIDENT: Final = 420 << 20
 """Bytes that one input may add to the resident memory: several copies of the largest picture in 16 bits with alpha."""
 _PYTHONS: Final = re.compile(r"[A-Za-z]Warning\b|Traceback|Exception|[A-Za-z]Error\b")
 """What Python writes; of libpng's and libtiff's words nothing is expected."""
-CPU_S: Final = 8.0
+CPU_S: Final = 4.0
 """Seconds of processor time for one input: the largest pictures take one."""
 
 
 def input_of(target: str, seed: int, number: int) -> bytes:
     """Make an input anew: the same for the same arguments."""
-    from tests.fuzz.everything import all_targets
+    from tests.fuzz import everything
 
-    return all_targets()[target].make(random.Random(f"{target} {seed} {number}"))
+    if target == "itself":
+        return everything.WAYS[number]
+    return everything.target(target).make(random.Random(f"{target} {seed} {number}"))
 
 
 class _Heard(logging.Handler):
@@ -60,7 +63,7 @@ def run_one(target: str, data: bytes, noise: TextIO) -> dict[str, Any]:
     Returns:
         `outcome`, and `finding` where a promise was not kept.
     """
-    from tests.fuzz.everything import all_targets
+    from tests.fuzz import everything
 
     noise.seek(0)
     noise.truncate()
@@ -70,7 +73,7 @@ def run_one(target: str, data: bytes, noise: TextIO) -> dict[str, Any]:
     finding = None
     outcome = "raised"
     try:
-        outcome = all_targets()[target].run(data)
+        outcome = everything.target(target).run(data)
     except Exception:  # noqa: BLE001
         finding = traceback.format_exc()
     took = time.process_time() - began
@@ -113,14 +116,23 @@ def prepare() -> TextIO:
     return io.TextIOWrapper(os.fdopen(os.dup(descriptor), "r+b", buffering=0), errors="replace", write_through=True)
 
 
-def main(target: str, seed: int, first: int, last: int) -> None:
-    """Run inputs by their numbers."""
+def main(names: str, seed: int, first: int, last: int) -> None:
+    """Run inputs by their numbers: of the first target, then of the second and so on, `last` of each.
+
+    Args:
+        names: the targets', with commas between.
+        seed: the inputs' own.
+        first: how many, counted through all targets, are passed over.
+        last: how many each target has.
+    """
     out = os.fdopen(os.dup(1), "w", buffering=1)
     noise = prepare()
-    for number in range(first, last):
+    targets = names.split(",")
+    for place in range(first, last * len(targets)):
+        target, number = targets[place // last], place % last
         data = input_of(target, seed, number)
-        out.write(f"begin {number}\n")
-        out.write(f"end {number} {json.dumps(run_one(target, data, noise))}\n")
+        out.write(f"begin {target} {number}\n")
+        out.write(f"end {target} {number} {json.dumps(run_one(target, data, noise))}\n")
         if number % 64 == 0:
             gc.collect()
 
@@ -129,8 +141,8 @@ def main_file(target: str, path: Path) -> None:
     """Run one input of a file."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
     noise = prepare()
-    out.write("begin 0\n")
-    out.write(f"end 0 {json.dumps(run_one(target, path.read_bytes(), noise))}\n")
+    out.write(f"begin {target} 0\n")
+    out.write(f"end {target} 0 {json.dumps(run_one(target, path.read_bytes(), noise))}\n")
 
 
 if __name__ == "__main__":

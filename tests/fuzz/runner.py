@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -36,32 +36,33 @@ class Finding:
 
 @dataclass
 class Tally:
-    """What a run came to: how many inputs ended how, and what was found."""
+    """What a run came to: of each target how many inputs ended how, and what was found."""
 
-    outcomes: Counter[str] = field(default_factory=Counter)
+    outcomes: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     findings: list[Finding] = field(default_factory=list)
 
-    @property
-    def inputs(self) -> int:
-        """How many inputs were run."""
-        return sum(self.outcomes.values())
 
+def fuzz(targets: Sequence[str], seed: int, first: int, last: int, until: float = float("inf")) -> Tally:
+    """Run inputs of one target after the other.
 
-def fuzz(target: str, seed: int, first: int, last: int, until: float = float("inf")) -> Tally:
-    """Run a target's inputs with the numbers from `first` up to `last`, at most until `time.monotonic()` is `until`."""
-    tally = Tally()
-    while first < last and time.monotonic() < until:
-        child = _started(target, str(seed), str(first), str(last))
+    Args:
+        targets: their names.
+        seed: the inputs' own.
+        first: the number of the first target's first input.
+        last: each target's inputs end before this number.
+        until: when to stop at the latest, by `time.monotonic()`.
+    """
+    tally, place = Tally(), first
+    while place < last * len(targets) and time.monotonic() < until:
+        child = _started(",".join(targets), str(seed), str(place), str(last))
         try:
-            for number, told in _lines(child, until):
-                first = number + 1
+            for target, number, told in _lines(child, until):
+                place = targets.index(target) * last + number + 1
                 if "finding" in told:
                     tally.findings.append(Finding(target, seed, number, told["finding"]))
-                tally.outcomes[told["outcome"]] += 1
+                tally.outcomes[target][told["outcome"]] += 1
         finally:
             _end(child)
-        if child.returncode == 0 or time.monotonic() >= until:
-            break
     return tally
 
 
@@ -69,7 +70,7 @@ def run_file(target: str, path: Path) -> str | None:
     """Run one input from a file; return what was found."""
     child = _started(target, "file", str(path))
     try:
-        ((_, told),) = _lines(child, float("inf"))
+        ((_, _, told),) = _lines(child, float("inf"))
     finally:
         _end(child)
     found: str | None = told.get("finding")
@@ -77,22 +78,24 @@ def run_file(target: str, path: Path) -> str | None:
 
 
 def _started(*arguments: str) -> "subprocess.Popen[bytes]":
-    environment = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONFAULTHANDLER": ""}
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.fuzz.child", *arguments], stdout=subprocess.PIPE, env=environment, cwd=PROJECT
+        [sys.executable, "-m", "tests.fuzz.child", *arguments],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        cwd=PROJECT,
     )
 
 
-def _lines(child: "subprocess.Popen[bytes]", until: float) -> Iterator[tuple[int, dict[str, Any]]]:
+def _lines(child: "subprocess.Popen[bytes]", until: float) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Give what each input came to; one that the child dies of or hangs on is the last."""
     assert child.stdout is not None
-    begun: int | None = None
+    begun: tuple[str, int] | None = None
     buffer = b""
     while True:
         patience = min(PATIENCE_S, max(until - time.monotonic(), 0))
         if not select.select([child.stdout], [], [], patience)[0]:
             if begun is not None and patience == PATIENCE_S:
-                yield begun, {"outcome": "hung", "finding": f"no end within {PATIENCE_S:g} s"}
+                yield *begun, {"outcome": "hung", "finding": f"no end within {PATIENCE_S:g} s"}
             return
         piece = os.read(child.stdout.fileno(), 1 << 16)
         if not piece:
@@ -100,18 +103,18 @@ def _lines(child: "subprocess.Popen[bytes]", until: float) -> Iterator[tuple[int
         buffer += piece
         *lines, buffer = buffer.split(b"\n")
         for line in lines:
-            word, number, *rest = line.decode().split(" ", 2)
+            word, target, number, *rest = line.decode().split(" ", 3)
             if word == "begin":
-                begun = int(number)
+                begun = target, int(number)
             else:
                 begun = None
-                yield int(number), json.loads(rest[0])
+                yield target, int(number), json.loads(rest[0])
     status = child.wait()
     if status != 0:
         how = signal.Signals(-status).name if status < 0 else f"exit {status}"
         if begun is None:
             raise RuntimeError(f"a child ended by {how} between two inputs")
-        yield begun, {"outcome": "crashed", "finding": f"the process died: {how}"}
+        yield *begun, {"outcome": "crashed", "finding": f"the process died: {how}"}
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
