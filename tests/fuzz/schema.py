@@ -1,10 +1,16 @@
 """schemathesis against a running server: what the OpenAPI document says is what is answered."""
 
 import os
+import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+from tests.onnx_files import write_generator
 
 PROJECT: Final = Path(__file__).parents[2]
 _LEFT_OUT: Final = (
@@ -42,3 +48,35 @@ def check_schema(url: str, folder: Path, *, seed: int, examples: int, seconds: i
         check=False,
     )
     return None if done.returncode == 0 else (done.stdout + done.stderr).decode(errors="replace")
+
+
+@contextmanager
+def running_server(folder: Path) -> Iterator[str]:
+    """Run the service on a generator that changes nothing, with its log in `folder`; give its address.
+
+    Raises:
+        RuntimeError: it ended, or was not ready within a minute.
+    """
+    write_generator(folder / "iphone.onnx")
+    log = folder / "server.log"
+    settings = {"PIX2DSLR_MODELS": str(folder), "PYTHONPATH": str(PROJECT)}
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [str(Path(sys.executable).with_name("pix2dslr")), "serve", "--port", "0"],
+            stderr=file,
+            env=os.environ | settings,
+        )
+    try:
+        for _ in range(600):
+            said = log.read_text()
+            address = re.search(r"listening on (http://\S+)", said)
+            if address and "] ready" in said:
+                yield address.group(1)
+                return
+            if server.poll() is not None:
+                break
+            time.sleep(0.1)
+        raise RuntimeError(f"the server did not become ready: {log.read_text()}")
+    finally:
+        server.terminate()
+        server.wait(60)
