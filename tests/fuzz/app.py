@@ -18,7 +18,8 @@ from service import codec, problems
 from service.app import create_app
 from service.settings import Settings
 from tests.fuzz import requests
-from tests.fuzz.targets import LIMITS, Broken, Target
+from tests.fuzz.target import Broken, Target
+from tests.fuzz.targets import LIMITS
 from tests.onnx_files import write_generator
 
 _END_WITHIN_S: Final = 30

@@ -7,14 +7,14 @@ import warnings
 from functools import cache
 from typing import Final
 
-from tests.fuzz import app, targets
-from tests.fuzz.targets import Target
+from tests.fuzz import app, contracts, targets
+from tests.fuzz.target import Target
 
 
 @cache
 def all_targets() -> dict[str, Target]:
     """Return them by name."""
-    return targets.targets() | app.TARGETS
+    return targets.targets() | contracts.TARGETS | app.TARGETS
 
 
 def target(name: str) -> Target:
