@@ -3,6 +3,7 @@
 OpenCV codes the pixels of what comes most, Pillow and libheif the rest; Pillow reads the header before that.
 """
 
+import logging
 import warnings
 from dataclasses import replace
 from typing import Final
@@ -77,8 +78,9 @@ _GREY: Final = ("jpeg", "png", "tiff", "bmp")
 _CLEAR: Final = ("png", "webp", "tiff", "bmp", "heic", "avif")
 """Formats that hold alpha."""
 
-# a damaged file is told to the client, once; OpenCV would write it to standard error as well
+# a damaged file is told to the client, once; OpenCV would write it to standard error as well, Pillow to the log
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 
 
 def decode(data: bytes, header: Header) -> Picture:

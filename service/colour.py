@@ -274,7 +274,7 @@ def _read(profile: bytes) -> Space | None:
     for read in (_matrix_or_grey, _tables):
         try:
             space = read(profile)
-        except Exception:  # noqa: BLE001  a broken profile must not cost the picture
+        except Exception:  # noqa: BLE001, S112  a broken profile must not cost the picture
             continue
         if space is not None:
             return space
@@ -303,6 +303,8 @@ def _tables(profile: bytes) -> Space | None:
     forth = _transform(profile, "RGB")
     try:
         back = ImageCms.buildTransform(_srgb(), _opened(profile), "RGB", "RGB", *_INTENT)
+        # Pillow writes the output's profile anew whenever a strip is converted: 3.5 ms, and some can't be written
+        back.output_profile = _srgb()
     except ImageCms.PyCMSError:
         back = None
     return TableSpace(forth, back)

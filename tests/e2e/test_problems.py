@@ -94,6 +94,13 @@ PROBLEMS: list[tuple[str, int, str, dict[str, Any]]] = [
         "/evaluate",
         {"files": {"image": png(noise(300, 300)), "reference": png(noise(300, 300, 1))}, "data": {"align": "true"}},
     ),
+    # in the query it can't be used, though the form's own would win
+    (
+        "invalid-parameter",
+        422,
+        "/enhance",
+        {"params": {"strength": "much"}, "data": {"strength": "1"}, "files": {"image": GOOD}},
+    ),
     ("invalid-parameter", 422, "/enhance", {"files": {"image": GOOD}, "data": {"strength": "1.5"}}),
     ("invalid-parameter", 422, "/enhance", {"files": {"image": GOOD}, "data": {"strength": "nan"}}),
     ("invalid-parameter", 422, "/enhance", {"files": {"image": GOOD}, "data": {"overlap": "huge"}}),
