@@ -17,7 +17,7 @@ from tests.hostile.case import Body, Case, File, Pair, Talk, Wire
 
 _PROBLEM: Final = "application/problem+json"
 _LEAKS: Final = (
-    "traceback", "/tmp", "/usr", "/home", "/work", "site-packages", ".py", "cv2", "opencv", "pillow", "pil.", "libjpeg",
+    "traceback", "/var", "/usr", "/home", "/root", "site-packages", ".py", "cv2", "opencv", "pillow", "pil.", "libjpeg",
     "libpng", "libtiff", "libheif", "libavif", "onnx", "zlib", "zipfile", "starlette", "multipart parser", "errno",
     "0x", "struct", "memory", "exception", "errortype", "passwd",
 )  # fmt: skip
