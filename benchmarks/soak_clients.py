@@ -233,8 +233,8 @@ async def _head_alone(url: httpx.URL, path: str, headers: dict[str, str]) -> htt
     try:
         writer.write("\r\n".join([*lines, "", ""]).encode())
         first, *rest = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        answered = [tuple(line.split(": ", 1)) for line in rest if line]
-        length = int(dict(answered)["content-length"])
+        answered = dict(line.split(": ", 1) for line in rest if line)
+        length = int(answered["content-length"])
         return httpx.Response(int(first.split()[1]), headers=answered, content=await reader.readexactly(length))
     finally:
         writer.close()

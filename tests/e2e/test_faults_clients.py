@@ -9,7 +9,6 @@ import struct
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httpx
@@ -31,14 +30,6 @@ MOST_MORE_MB = 48
 """Memory that a second storm may add to the first one's: what a few pictures take."""
 
 
-@dataclass(frozen=True)
-class Held:
-    """What a server holds."""
-
-    descriptors: int
-    memory_mb: float
-
-
 def wait_until(met: Callable[[], bool], what: str, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not met():
@@ -46,20 +37,18 @@ def wait_until(met: Callable[[], bool], what: str, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def at_rest(server: Server) -> Held:
-    """Wait until nothing is left of any client, and say what the server holds then."""
-    process = psutil.Process(server.process.pid)
+def descriptors(server: Server) -> int:
+    """How many the server has open."""
+    return int(psutil.Process(server.process.pid).num_fds())
+
+
+def at_rest(server: Server, most_descriptors: int) -> float:
+    """Wait until nothing is left of any client; return MB of resident memory."""
     # the one in flight is the question itself
     wait_until(lambda: server.metric("pix2dslr_requests_in_flight") == 1, "no request is left")
     assert server.metric("pix2dslr_queue_tiles") == 0
-    held = [process.num_fds()]
-
-    def settled() -> bool:
-        held.append(process.num_fds())
-        return held[-1] == held[-2] and not [each for each in process.net_connections("tcp") if each.raddr]
-
-    wait_until(settled, "no connection is left")
-    return Held(held[-1], process.memory_info().rss / 2**20)
+    wait_until(lambda: descriptors(server) <= most_descriptors, "no connection is left")
+    return float(psutil.Process(server.process.pid).memory_info().rss / 2**20)
 
 
 def still_right(server: Server, expected: bytes) -> None:
@@ -130,18 +119,16 @@ def stormy(serve_session: Serve) -> Server:
 
 
 def test_a_thousand_clients_that_hang_up_leave_nothing_behind(stormy: Server) -> None:
-    before = at_rest(stormy)
+    before = descriptors(stormy)
     with stormy.client() as client:
         expected = client.post("/enhance", files={"image": SMALL}).content
-    storm(stormy, 500, seed=1)
-    first = at_rest(stormy)
-    still_right(stormy, expected)
-    storm(stormy, 500, seed=2)
-    second = at_rest(stormy)
-    still_right(stormy, expected)
+    memory = []
+    for seed in (1, 2):
+        storm(stormy, 500, seed)
+        memory.append(at_rest(stormy, before))
+        still_right(stormy, expected)
     assert stormy.metric("pix2dslr_tiles_total") < 1000 / len(POINTS) * BIG_TILES, "most of them were dropped"
-    assert (first.descriptors, second.descriptors) == (before.descriptors, before.descriptors)
-    assert second.memory_mb < first.memory_mb + MOST_MORE_MB
+    assert memory[1] < memory[0] + MOST_MORE_MB
     assert not [line for line in stormy.log if " ERROR " in line or "Traceback" in line]
 
 
@@ -159,7 +146,7 @@ async def _leave_live(server: Server, rng: random.Random) -> None:
 
 
 def test_live_clients_that_vanish_leave_nothing_behind(stormy: Server) -> None:
-    before = at_rest(stormy)
+    before = descriptors(stormy)
     with stormy.client() as client:
         expected = client.post("/enhance", files={"image": SMALL}).content
     rng = random.Random(3)
@@ -170,7 +157,7 @@ def test_live_clients_that_vanish_leave_nothing_behind(stormy: Server) -> None:
                 group.create_task(_leave_live(stormy, rng))
 
     asyncio.run(all_clients())
-    assert at_rest(stormy).descriptors == before.descriptors
+    at_rest(stormy, before)
     still_right(stormy, expected)
     assert not [line for line in stormy.log if " ERROR " in line or "Traceback" in line]
 
