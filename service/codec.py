@@ -21,11 +21,13 @@ from service.icc import display_p3
 from service.metadata import NONE
 from service.picture import (
     FORMATS,
+    DecodingTooCostly,
     Format,
     Header,
     MalformedPicture,
     NotWritable,
     Picture,
+    PictureLimits,
     PictureTooLarge,
     Pixels,
     SideTooLong,
@@ -34,11 +36,13 @@ from service.picture import (
 
 __all__ = [
     "FORMATS",
+    "DecodingTooCostly",
     "Format",
     "Header",
     "MalformedPicture",
     "NotWritable",
     "Picture",
+    "PictureLimits",
     "PictureTooLarge",
     "Pixels",
     "SideTooLong",
@@ -103,12 +107,12 @@ def _format_of(data: bytes) -> Format:
     raise UnsupportedFormat("no picture of a known format")
 
 
-def read_header(data: bytes, max_pixels: int) -> Header:
+def read_header(data: bytes, limits: PictureLimits) -> Header:
     """Read a file's header without decoding it.
 
     Args:
         data: the whole file.
-        max_pixels: how many pixels are allowed.
+        limits: what it may claim.
 
     Raises:
         UnsupportedFormat, MalformedPicture, PictureTooLarge: see each.
@@ -121,12 +125,14 @@ def read_header(data: bytes, max_pixels: int) -> Header:
             header = _read(data, format_)
     except tiff.Unreadable as error:
         raise MalformedPicture(str(error)) from None
+    except MemoryError:
+        raise
     except Exception as error:
         raise MalformedPicture("the header can't be read") from error
     if header.width < 1 or header.height < 1:
         raise MalformedPicture("the header claims no pixels")
-    if header.width * header.height > max_pixels:
-        raise PictureTooLarge(header.width * header.height, max_pixels)
+    if header.width * header.height > limits.max_pixels:
+        raise PictureTooLarge(header.width * header.height, limits.max_pixels)
     return header
 
 
@@ -202,13 +208,14 @@ def decode(data: bytes, header: Header) -> Picture:
 
     Raises:
         MalformedPicture: it can't be decoded, ends early, or differs in size from its header.
+        MemoryError: there is not enough.
     """
     try:
         with warnings.catch_warnings(action="ignore"):
             samples, header = samples_of(data, header)
     except tiff.Unreadable as error:
         raise MalformedPicture(str(error)) from None
-    except MalformedPicture:
+    except (MalformedPicture, MemoryError):
         raise
     except Exception as error:
         raise MalformedPicture("the file is damaged or ends early") from error

@@ -40,6 +40,12 @@ class Metrics:
         self.waiting = Gauge(
             "pix2dslr_queue_tiles", "Admitted tiles that are not yet enhanced.", registry=self.registry
         )
+        self.decode_workers_ended = Counter(
+            "pix2dslr_decode_workers_ended",
+            "Decode workers that were replaced: they died, or took too long for a file.",
+            ["reason"],
+            registry=self.registry,
+        )
         self.stages = Histogram(
             "pix2dslr_stage_seconds",
             "Seconds of a picture's stages.",
