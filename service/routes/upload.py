@@ -13,16 +13,20 @@ from fastapi import Request
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from service.admission import whole_seconds
 from service.archive import File, Limits, TooManyFiles, UnusableEntry, is_zip, read_zip
 from service.codec import FORMATS, media_type
 from service.problems import MalformedRequest, UnsupportedMediaType
-from service.scheduler import Job
+from service.scheduler import Cancelled, Job, QueueFull
 from service.schemas import IF_NONE_MATCH
+from service.state import state_of
 
 Options = TypeVar("Options", bound=BaseModel)
 Result = TypeVar("Result")
 
 _MAX_FIELDS: Final = 32
+_WAIT_A_THREAD: Final = 4
+"""Requests that may wait for each thread; of more the bodies would pile up, and the last would wait for minutes."""
 _ANY_TYPE: Final = "application/octet-stream"
 _ZIP_TYPES: Final = ("application/zip", "application/x-zip-compressed")
 
@@ -166,12 +170,17 @@ class Cancellation:
 
 
 async def run_in_thread(request: Request, work: Callable[[Cancellation], Result]) -> Result:
-    """Run blocking work in a thread; a client that hangs up cancels it.
+    """Run blocking work in a thread; a client that hangs up cancels it, or leaves the line that waits for a thread.
 
-    Raises: whatever the work raises.
+    Raises:
+        QueueFull: too many wait for a thread already.
+        Cancelled: the client hung up before there was one.
+        Exception: whatever the work raises.
     """
-    cancellation = Cancellation()
-    limiter = request.app.state.workers
+    cancellation, waiting = Cancellation(), anyio.CancelScope()
+    limiter: anyio.CapacityLimiter = request.app.state.workers
+    if limiter.statistics().tasks_waiting >= _WAIT_A_THREAD * limiter.total_tokens:
+        raise QueueFull(None, retry_after=whole_seconds(state_of(request).busy_s))
     error: Exception | None = None
     result: list[Result] = []
 
@@ -179,14 +188,23 @@ async def run_in_thread(request: Request, work: Callable[[Cancellation], Result]
         while (await request.receive())["type"] != "http.disconnect":
             pass
         cancellation.cancel()
+        waiting.cancel()
 
     # the group would wrap what the work raises, so it is carried out by hand
     async with anyio.create_task_group() as group:
         group.start_soon(watch_client)
-        try:
-            result.append(await anyio.to_thread.run_sync(work, cancellation, limiter=limiter))
-        except Exception as raised:  # noqa: BLE001
-            error = raised
+        with waiting:
+            await limiter.acquire_on_behalf_of(cancellation)
+        if waiting.cancelled_caught:
+            error = Cancelled()
+        else:
+            try:
+                alone = anyio.CapacityLimiter(1)  # its place is had already
+                result.append(await anyio.to_thread.run_sync(work, cancellation, limiter=alone))
+            except Exception as raised:  # noqa: BLE001
+                error = raised
+            finally:
+                limiter.release_on_behalf_of(cancellation)
         group.cancel_scope.cancel()
     if error is not None:
         raise error

@@ -192,3 +192,22 @@ def test_a_client_that_pauses_reading_disturbs_nobody(identity_server: Server, c
         np.testing.assert_array_equal(pixels_of(body), pixels)
     else:
         assert body.count(b"errors.json") == 2, "in an entry and in the directory"
+
+
+def test_no_more_wait_for_a_thread_than_there_is_sense_in(serve_session: Serve) -> None:
+    server = serve_session(workers=1)
+
+    def post(_: int) -> httpx.Response:
+        with server.client() as client:
+            return client.post("/enhance", files={"image": BIG})
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(post, range(16)))
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) >= 8, "one is worked on and four wait; others came as those were done"
+    for answer in refused:
+        assert answer.json()["type"].endswith(":queue-full")
+        assert int(answer.headers["retry-after"]) >= 1
+    assert [answer.status_code for answer in answers if answer not in refused] == [200] * (16 - len(refused))
+    assert len(refused) < 16
+    assert server.stop() == 0
