@@ -107,10 +107,14 @@ class EnhancedZip(StreamingResponse):
                     outcome: tuple[bytes, Format] | Exception = await self._enhance(file)
                 except Exception as error:  # noqa: BLE001  whatever it is, it costs one picture
                     outcome = error
+                done = _Done(index, outcome)
+                del outcome  # an error holds this frame, and the file with it: no circle is left for the collector
                 try:
-                    await results.send(_Done(index, outcome))
+                    await results.send(done)
                 except anyio.BrokenResourceError:  # nobody reads any more
                     return
+                finally:
+                    del done
 
     async def _enhance(self, file: File) -> tuple[bytes, Format]:
         waited = 0

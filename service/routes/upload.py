@@ -206,9 +206,12 @@ async def run_in_thread(request: Request, work: Callable[[Cancellation], Result]
             finally:
                 limiter.release_on_behalf_of(cancellation)
         group.cancel_scope.cancel()
-    if error is not None:
-        raise error
-    return result[0]
+    try:
+        if error is not None:
+            raise error
+        return result[0]
+    finally:
+        error = None  # it holds this frame, and the file that came with it: no circle is left for the collector
 
 
 BINARY: Final = {"type": "string", "format": "binary"}
