@@ -6,7 +6,7 @@ import numpy.typing as npt
 
 
 def photo(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """A picture with detail at every scale, uint8 (H, W, 3), so that JPEG has its usual work; each seed's is another."""
+    """A picture with detail at every scale, uint8 (H, W, 3), so that JPEG has its usual work; one a seed."""
     rng = np.random.default_rng(seed)
     picture = np.zeros((height, width, 3), np.float32)
     for k in (1, 4, 16, 64, 256):
