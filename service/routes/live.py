@@ -30,6 +30,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -41,7 +42,7 @@ from service.codec import FORMATS, encode, media_type
 from service.live import Frame, Frames, TooManyWait
 from service.problems import MalformedRequest, NotReady, response_to
 from service.quality import seam_index
-from service.routes.upload import Cancellation
+from service.routes.upload import Cancellation, let_go
 from service.scheduler import Cancelled, Job
 from service.schemas import LiveCancel, LiveOptions
 from service.state import State, state_of
@@ -214,7 +215,8 @@ class _Connection:
             group.start_soon(tell)
             try:
                 limiter = self._websocket.app.state.workers
-                result.append(await anyio.to_thread.run_sync(_work, self._state, frame.item, reports, limiter=limiter))
+                work = partial(_work, self._state, frame.item, reports)
+                result.append(await anyio.to_thread.run_sync(let_go, work, limiter=limiter))
             except Exception as raised:  # noqa: BLE001
                 error = raised
             group.cancel_scope.cancel()
