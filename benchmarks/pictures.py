@@ -5,9 +5,9 @@ import numpy as np
 import numpy.typing as npt
 
 
-def photo(height: int, width: int) -> npt.NDArray[np.uint8]:
-    """A picture with detail at every scale, uint8 (H, W, 3), so that JPEG has its usual work."""
-    rng = np.random.default_rng(0)
+def photo(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """A picture with detail at every scale, uint8 (H, W, 3), so that JPEG has its usual work; one a seed."""
+    rng = np.random.default_rng(seed)
     picture = np.zeros((height, width, 3), np.float32)
     for k in (1, 4, 16, 64, 256):
         coarse = rng.integers(0, 256, (height // k + 1, width // k + 1, 3), np.uint8).astype(np.float32)

@@ -5,10 +5,11 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -24,11 +25,13 @@ class Server:
         url: its address.
         pid: its process id.
         start_s: seconds from its start until it said that it was ready.
+        log: the lines that it has written since.
     """
 
     url: str
     pid: int
     start_s: float
+    log: list[str] = field(default_factory=list)
 
     def client(self) -> httpx.Client:
         """A client of its own connection."""
@@ -72,10 +75,15 @@ def running_server(settings: Mapping[str, str] | None = None) -> Iterator[Server
                 url = line.partition("listening on ")[2].split()[0]
             if line.rstrip().endswith("] ready"):
                 break
+        server = Server(url, process.pid, time.perf_counter() - start)
+        # a pipe that nobody reads would stop a server that logs much
+        reader = threading.Thread(target=server.log.extend, args=(process.stderr,))
+        reader.start()
         try:
-            yield Server(url, process.pid, time.perf_counter() - start)
+            yield server
         finally:
             process.terminate()
+            reader.join()
 
 
 @contextmanager

@@ -174,9 +174,14 @@ class Job:
         if self._cancelled.is_set():
             raise Cancelled
         try:
-            return future.result(max(0.0, self._deadline - time.monotonic()))
+            failure = future.exception(max(0.0, self._deadline - time.monotonic()))
         except TimeoutError:
             raise DeadlineExceeded(self._seconds) from None
+        if failure is not None:
+            # One of its own. The row's belongs to other rows too: raised, it would hold the frames of whoever waits
+            # here, and they hold those rows; the picture would stay until the garbage collector finds the circle.
+            raise type(failure)(*failure.args)
+        return future.result()
 
     def check(self) -> None:
         """Raise where the work is in vain.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -71,6 +72,8 @@ class CountRequests:
         self.state.running += 1
         try:
             await self.app(scope, receive, send_and_look)
+        except ClientDisconnect:
+            pass  # in the middle of its body: nobody is left to answer, and nothing is wrong here
         except Exception as error:
             if status != 499 or scope["type"] == "websocket":
                 raise

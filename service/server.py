@@ -13,6 +13,7 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
+from service.exhaustion import CalmAboutExhaustion
 from service.state import State
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,13 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY_S: Final = 0.05
 _CLOSE_WITHIN_S: Final = 5
 """Seconds that clients get to read their last answers once everything is answered."""
+
+_BACKLOG: Final = 2048
+"""Connections that may wait in the kernel."""
+
+_TAKEN_AT_ONCE: Final = 16
+"""Connections that asyncio takes from there in a turn, before it looks at any of them. Where no file descriptor is left
+it fails that often a second."""
 
 _ANSWER_PING_WITHIN_S: Final = 120
 """Patient: on a slow line a browser's answer may wait behind the photo that it is sending."""
@@ -54,6 +62,13 @@ class DrainingServer(uvicorn.Server):
         logging.shutdown()
         signal.signal(sig, signal.SIG_DFL)
         signal.raise_signal(sig)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        asyncio.get_running_loop().set_exception_handler(CalmAboutExhaustion())
+        await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(_BACKLOG)  # what waits in the kernel, apart from what is taken in a turn
 
     async def main_loop(self) -> None:
         """Run until drained."""
@@ -99,6 +114,7 @@ def serve(app: FastAPI, host: str, port: int) -> int:
         log_level="warning",
         access_log=False,
         server_header=False,
+        backlog=_TAKEN_AT_ONCE,
         timeout_keep_alive=state.settings.keep_alive_s,
         timeout_graceful_shutdown=_CLOSE_WITHIN_S,
         ws="websockets-sansio",

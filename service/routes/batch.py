@@ -103,7 +103,9 @@ class EnhancedZip(StreamingResponse):
                 try:
                     outcome: tuple[bytes, Format] | Exception = await self._enhance(file)
                 except Exception as error:  # noqa: BLE001  whatever it is, it costs one picture
-                    outcome = error
+                    # Nobody reads the traceback of what is expected. It leads to frames that hold the picture, and by
+                    # way of the libraries' back to the error: a circle, until the garbage collector finds it.
+                    outcome = error.with_traceback(None) if isinstance(error, problems.EXPECTED) else error
                 try:
                     await results.send(_Done(index, outcome))
                 except anyio.BrokenResourceError:  # nobody reads any more

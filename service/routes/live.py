@@ -218,6 +218,18 @@ class _Connection:
                 error = raised
             group.cancel_scope.cancel()
         self._running = None
+        try:
+            await self._tell_end(frame, reports, error, result)
+        finally:
+            error = None  # it holds this frame, and the file with it: no circle is left for the collector
+
+    async def _tell_end(
+        self,
+        frame: Frame[_Task],
+        reports: _Reports,
+        error: Exception | None,
+        result: list[tuple[Mapping[str, Any], bytes]],
+    ) -> None:
         if isinstance(error, Cancelled):
             await self._send_end("cancelled", frame.number)
         elif error is not None:

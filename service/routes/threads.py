@@ -7,6 +7,7 @@ at once, and not when a thread is free.
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, TypeVar
 
 import anyio
@@ -14,6 +15,7 @@ import anyio.to_thread
 from starlette.types import Receive
 
 from service.pipeline import Ticket
+from service.problems import EXPECTED
 from service.scheduler import Cancelled, Job
 
 Result = TypeVar("Result")
@@ -74,12 +76,24 @@ class Threads:
 
         Raises: whatever either raises.
         """
-        admitted = await anyio.to_thread.run_sync(admit, limiter=self._deciding)
+        admitted = await anyio.to_thread.run_sync(_let_go, admit, limiter=self._deciding)
         if not isinstance(admitted, Ticket):
             return admitted
         with admitted.job as job:
             limiter = self._small if job.tiles <= _SMALL else self._large
-            return await anyio.to_thread.run_sync(work, admitted, limiter=limiter)
+            return await anyio.to_thread.run_sync(_let_go, partial(work, admitted), limiter=limiter)
+
+
+def _let_go(work: Callable[[], Result]) -> Result:
+    """Do work; an error that is expected loses its traceback, which leads to frames that hold the picture.
+
+    Libraries' frames tie an error, and all that it leads to, into a circle, which stays until the garbage collector
+    finds it.
+    """
+    try:
+        return work()
+    except EXPECTED as error:
+        raise error.with_traceback(None) from None
 
 
 async def until_hung_up(receive: Receive, work: Callable[[], Awaitable[Result]], cancellation: Cancellation) -> Result:
@@ -106,8 +120,11 @@ async def until_hung_up(receive: Receive, work: Callable[[], Awaitable[Result]],
         except Exception as raised:  # noqa: BLE001
             error = raised
         group.cancel_scope.cancel()
-    if error is not None:
-        raise error
-    if not result:
-        raise Cancelled
-    return result[0]
+    try:
+        if error is not None:
+            raise error
+        if not result:
+            raise Cancelled
+        return result[0]
+    finally:
+        error = None  # it holds this frame, and the file that came with it: no circle is left for the collector
