@@ -107,8 +107,15 @@ class _WithRequestId(logging.Filter):
 
 
 def set_up_log(level: str) -> None:
-    """Write the log to standard error, a line an event, with the request's id."""
+    """Write the log to standard error, a line an event, with the request's id.
+
+    Args:
+        level: of the service's own lines. Libraries tell no more than warnings: in detail they would write file names,
+            headers and pieces of pictures.
+    """
     handler = logging.StreamHandler()
     handler.addFilter(_WithRequestId())
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level="WARNING", handlers=[handler], force=True)
+    logging.getLogger("service").setLevel(level)
+    logging.getLogger().setLevel(max(logging.WARNING, logging.getLevelName(level)))
