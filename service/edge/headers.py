@@ -17,7 +17,7 @@ SECURITY_HEADERS: Final = {
     # who may read answers from elsewhere is CORS's to say, which this leaves alone
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""On every answer that does not say otherwise. HSTS is left to the proxy, which alone knows what else is on the host."""
+"""On every answer that does not say otherwise. HSTS is the proxy's, which alone knows what else is on the host."""
 
 
 class SecurityHeaders:

@@ -225,8 +225,8 @@ class _Connection:
     async def _answer(self, frame: Frame[_Task]) -> None:
         try:
             self._house.limits.count(self._client)  # here, where frames that were dropped cost nothing
-        except RateLimited as error:
-            await self._send_problem(frame.number, error)
+        except RateLimited as refused:
+            await self._send_problem(frame.number, refused)
             return
         reports = _Reports(asyncio.get_running_loop())
         self._running = frame.number, reports.cancellation
