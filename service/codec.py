@@ -26,6 +26,7 @@ from service.picture import (
     MalformedPicture,
     NotWritable,
     Picture,
+    PictureLimits,
     PictureTooLarge,
     Pixels,
     SideTooLong,
@@ -39,6 +40,7 @@ __all__ = [
     "MalformedPicture",
     "NotWritable",
     "Picture",
+    "PictureLimits",
     "PictureTooLarge",
     "Pixels",
     "SideTooLong",
@@ -103,12 +105,12 @@ def _format_of(data: bytes) -> Format:
     raise UnsupportedFormat("no picture of a known format")
 
 
-def read_header(data: bytes, max_pixels: int) -> Header:
+def read_header(data: bytes, limits: PictureLimits) -> Header:
     """Read a file's header without decoding it.
 
     Args:
         data: the whole file.
-        max_pixels: how many pixels are allowed.
+        limits: what it may claim.
 
     Raises:
         UnsupportedFormat, MalformedPicture, PictureTooLarge: see each.
@@ -125,8 +127,8 @@ def read_header(data: bytes, max_pixels: int) -> Header:
         raise MalformedPicture("the header can't be read") from error
     if header.width < 1 or header.height < 1:
         raise MalformedPicture("the header claims no pixels")
-    if header.width * header.height > max_pixels:
-        raise PictureTooLarge(header.width * header.height, max_pixels)
+    if header.width * header.height > limits.max_pixels:
+        raise PictureTooLarge(header.width * header.height, limits.max_pixels)
     return header
 
 

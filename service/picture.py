@@ -13,6 +13,21 @@ FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 Pixels = npt.NDArray[np.uint8 | np.uint16]
 
 
+@dataclass(frozen=True)
+class PictureLimits:
+    """What a file may claim before it is decoded.
+
+    Attributes:
+        max_pixels: most pixels of a picture.
+        max_frames: most frames or pages of a file; only the first is ever decoded.
+        max_scans: most scans of a progressive JPEG: each costs a pass over the whole picture.
+    """
+
+    max_pixels: int
+    max_frames: int = 1000
+    max_scans: int = 100
+
+
 class UnsupportedFormat(Exception):
     """The bytes are no picture of a format that is read."""
 

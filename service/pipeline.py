@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from service.catalogue import Catalogue
-from service.codec import Format, Header, Picture, answer_format, decode, read_header
+from service.codec import Format, Header, Picture, PictureLimits, answer_format, decode, read_header
 from service.enhancer import Enhancement, Enhancer
 from service.generator import Generator
 from service.scheduler import Job
@@ -38,23 +38,23 @@ class Outcome:
 class Pipeline:
     """Enhances files; one instance serves any number of threads."""
 
-    def __init__(self, catalogue: Catalogue, enhancer: Enhancer, max_pixels: int, timeout_s: float) -> None:
+    def __init__(self, catalogue: Catalogue, enhancer: Enhancer, limits: PictureLimits, timeout_s: float) -> None:
         """Connect the parts.
 
         Args:
             catalogue: the generators.
             enhancer: what enhances decoded pictures.
-            max_pixels: most pixels that a picture may have.
+            limits: what a file may claim.
             timeout_s: seconds that a picture may take.
         """
         self._catalogue = catalogue
         self._enhancer = enhancer
-        self._max_pixels = max_pixels
+        self._limits = limits
         self._timeout_s = timeout_s
 
     def read_header(self, data: bytes) -> Header:
-        """Read a file's header within this pipeline's limit; raises as `codec.read_header`."""
-        return read_header(data, self._max_pixels)
+        """Read a file's header within this pipeline's limits; raises as `codec.read_header`."""
+        return read_header(data, self._limits)
 
     def enhance(
         self,

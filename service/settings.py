@@ -74,6 +74,8 @@ class Settings(BaseSettings):
         max_queued_tiles: tiles that may be admitted at once; beyond it requests get 429.
         max_body_bytes: largest request body.
         max_pixels: most pixels in a picture.
+        max_frames: most frames or pages in a file; only the first is ever decoded.
+        max_scans: most scans of a progressive JPEG.
         max_files: most pictures in one request, as files of a form or in a zip.
         max_unzipped_bytes: most bytes that a zip's files may have together once unzipped; one of them may have
             max_body_bytes.
@@ -122,6 +124,8 @@ class Settings(BaseSettings):
     max_queued_tiles: Annotated[int, Field(ge=1)] = 16_384
     max_body_bytes: Annotated[int, Field(ge=1)] = 64 << 20
     max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    max_frames: Annotated[int, Field(ge=1)] = 1000
+    max_scans: Annotated[int, Field(ge=1)] = 100
     max_files: Annotated[int, Field(ge=1)] = 1000
     max_unzipped_bytes: Annotated[int, Field(ge=1)] = 1 << 30
     api_keys: Annotated[SecretStr | None, AfterValidator(_api_keys)] = None

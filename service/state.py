@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from starlette.requests import HTTPConnection
 
 from service.catalogue import Catalogue
+from service.codec import PictureLimits
 from service.enhancer import Enhancer
 from service.generator import DeviceUnavailable, ModelUnusable
 from service.pipeline import Pipeline
@@ -73,7 +74,8 @@ class State:
             labels = (camera, generator.spec.architecture, generator.device, generator.provider)
             self.metrics.generator.labels(*labels).set(1)
             log.info("%s: %s on %s (%s)", *labels)
-        self._pipeline = Pipeline(catalogue, Enhancer(scheduler), settings.max_pixels, settings.request_timeout_s)
+        limits = PictureLimits(settings.max_pixels, settings.max_frames, settings.max_scans)
+        self._pipeline = Pipeline(catalogue, Enhancer(scheduler), limits, settings.request_timeout_s)
         self.loaded = catalogue
         log.info("ready")
 

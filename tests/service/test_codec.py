@@ -23,6 +23,7 @@ from service.codec import (
     Header,
     MalformedPicture,
     Picture,
+    PictureLimits,
     PictureTooLarge,
     SideTooLong,
     UnsupportedFormat,
@@ -58,7 +59,7 @@ def saved(image: Image.Image, format_: str, **options: Any) -> bytes:
 
 
 def read(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
-    return decode(data, read_header(data, max_pixels))
+    return decode(data, read_header(data, PictureLimits(max_pixels)))
 
 
 def opened(data: bytes) -> Image.Image:
@@ -109,7 +110,7 @@ class TestRoundTrip:
     @each_format
     def test_read(self, format_: Format) -> None:
         data = saved(Image.fromarray(photo()), format_, quality=92)
-        header = read_header(data, MAX_PIXELS)
+        header = read_header(data, PictureLimits(MAX_PIXELS))
         assert header == Header(format_, 90, 130, sampling="4:2:0" if format_ == "jpeg" else None)
         result = decode(data, header)
         assert result.pixels.dtype == np.uint8
@@ -161,7 +162,7 @@ class TestOrientation:
     def test_pixels_are_turned_upright(self, format_: Format, orientation: int) -> None:
         data = saved(Image.fromarray(photo()), format_, exif=exif_with(orientation), quality=95)
         upright = ImageOps.exif_transpose(opened(data))
-        header = read_header(data, MAX_PIXELS)
+        header = read_header(data, PictureLimits(MAX_PIXELS))
         assert header.orientation == orientation
         assert (header.width, header.height) == upright.size
         pixels = decode(data, header).pixels
@@ -456,12 +457,12 @@ class TestDamaged:
     )
     def test_other_formats_are_unsupported(self, data: bytes) -> None:
         with pytest.raises(UnsupportedFormat):
-            read_header(data, MAX_PIXELS)
+            read_header(data, PictureLimits(MAX_PIXELS))
 
     @pytest.mark.parametrize("magic", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x24\0\0\0WEBP"])
     def test_a_beginning_alone_is_malformed(self, magic: bytes) -> None:
         with pytest.raises(MalformedPicture):
-            read_header(magic + bytes(40), MAX_PIXELS)
+            read_header(magic + bytes(40), PictureLimits(MAX_PIXELS))
 
     def test_samples_that_do_not_fill_the_picture_are_malformed(self) -> None:
         with pytest.raises(MalformedPicture):
@@ -470,7 +471,7 @@ class TestDamaged:
     def test_a_header_of_another_size_is_malformed(self) -> None:
         data = saved(Image.fromarray(photo()), "png")
         with pytest.raises(MalformedPicture, match="size"):
-            decode(data, replace(read_header(data, MAX_PIXELS), width=129))
+            decode(data, replace(read_header(data, PictureLimits(MAX_PIXELS)), width=129))
 
     @settings(max_examples=150, deadline=None)
     @given(data=st.binary(max_size=300), magic=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"]))
@@ -536,13 +537,13 @@ class TestSize:
     @pytest.mark.parametrize("claim", [png, jpeg_claiming])
     def test_a_huge_claim_is_refused_unread(self, claim: Callable[[int, int], bytes]) -> None:
         with pytest.raises(PictureTooLarge) as error:
-            read_header(claim(65_535, 65_535), 10**8)
+            read_header(claim(65_535, 65_535), PictureLimits(10**8))
         assert (error.value.pixels, error.value.limit) == (65_535**2, 10**8)
 
     @pytest.mark.parametrize("size", [(2**31 - 1, 2**31 - 1), (2**31 - 1, 1), (1, 2**31 - 1)])
     def test_the_largest_claim(self, size: tuple[int, int]) -> None:
         with pytest.raises(PictureTooLarge) as error:
-            read_header(png(*size), 10**8)
+            read_header(png(*size), PictureLimits(10**8))
         assert error.value.pixels == size[0] * size[1]
 
     @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
@@ -553,7 +554,7 @@ class TestSize:
         # in a process of its own: this one's peak may lie above already
         program = """if True:
             import pathlib, sys
-            from service.codec import MalformedPicture, decode, read_header
+            from service.codec import MalformedPicture, PictureLimits, decode, read_header
 
             def peak():  # in KiB
                 status = pathlib.Path("/proc/self/status").read_text()
@@ -561,7 +562,7 @@ class TestSize:
 
             data, before = sys.stdin.buffer.read(), peak()
             try:
-                decode(data, read_header(data, 10**6))
+                decode(data, read_header(data, PictureLimits(10**6)))
             except MalformedPicture:
                 print(peak() - before)
         """
@@ -571,15 +572,15 @@ class TestSize:
     @each_format
     def test_the_limit_itself_is_allowed(self, format_: Format) -> None:
         data = encode(picture(photo(90, 100)), format_)
-        assert read_header(data, 9000).width == 100
+        assert read_header(data, PictureLimits(9000)).width == 100
         with pytest.raises(PictureTooLarge):
-            read_header(data, 8999)
+            read_header(data, PictureLimits(8999))
 
     @pytest.mark.parametrize("size", [(0, 20), (20, 0), (0, 0)])
     @pytest.mark.parametrize("claim", [png, jpeg_claiming])
     def test_no_pixels_are_malformed(self, claim: Callable[[int, int], bytes], size: tuple[int, int]) -> None:
         with pytest.raises(MalformedPicture):
-            read_header(claim(*size), MAX_PIXELS)
+            read_header(claim(*size), PictureLimits(MAX_PIXELS))
 
     @pytest.mark.parametrize(("format_", "limit"), [("jpeg", 65_500), ("webp", 16_383), ("png", 1_000_000)])
     def test_sides_that_a_format_can_hold(self, format_: Format, limit: int) -> None:

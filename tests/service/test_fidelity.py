@@ -32,6 +32,7 @@ from service.codec import (
     MalformedPicture,
     NotWritable,
     Picture,
+    PictureLimits,
     SideTooLong,
     answer_format,
     as_srgb,
@@ -97,7 +98,7 @@ def through(identity_scheduler: Scheduler) -> Callable[..., bytes]:
     def enhance(
         data: bytes, format_: Format | None = None, quality: int = 100, metadata: bool = True, overlap: int = 32
     ) -> bytes:
-        header = read_header(data, 10**7)
+        header = read_header(data, PictureLimits(10**7))
         picture = enhanced(identity_scheduler, decode(data, header), overlap)
         return encode(picture, answer_format(header, format_), quality, metadata, spend=True)
 
@@ -375,7 +376,7 @@ class TestColour:
     def test_the_network_sees_srgb(self, name: str) -> None:
         profile = PROFILES[name]()
         data = saved(chart(), "png", icc_profile=profile)
-        seen = View(decode(data, read_header(data, 10**7))).rows(0, 10**6)
+        seen = View(decode(data, read_header(data, PictureLimits(10**7)))).rows(0, 10**6)
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB", RELATIVE)
         assert furthest(seen, transform.apply(Image.fromarray(chart()))) <= 1
@@ -387,7 +388,7 @@ class TestColour:
         colours = np.random.default_rng(0).integers(40, 216, (150, 170, 3), np.uint8)
         transform = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), profile, "RGB", "RGB", RELATIVE)
         data = saved(transform.apply(Image.fromarray(colours)), "png", icc_profile=PROFILES[name]())
-        picture = decode(data, read_header(data, 10**6))
+        picture = decode(data, read_header(data, PictureLimits(10**6)))
         generator = Generator(write_generator(tmp_path / "m.onnx", invert=True), device="cpu", threads=1)
         scheduler = Scheduler(lambda _: generator)
         answer, half = (enhanced(scheduler, picture, strength=strength) for strength in (1.0, 0.5))
@@ -499,7 +500,7 @@ class TestSamples:
         pixels[:, :, :3] = (0, 255, 0)  # garbage that must not be seen
         pixels[100:200, 100:200] = (200, 120, 40, 255)
         data = saved(pixels, "png")
-        view = View(decode(data, read_header(data, 10**6)))
+        view = View(decode(data, read_header(data, PictureLimits(10**6))))
         np.testing.assert_allclose(view.rows(0, 300).reshape(-1, 3), [(200, 120, 40)] * 90_000, atol=1)
         np.testing.assert_allclose(view.context().reshape(-1, 3), [(200, 120, 40)] * 1024, atol=1)
         np.testing.assert_array_equal(view.rows(40, 168), view.rows(0, 300)[40:168])
@@ -645,7 +646,7 @@ class TestFormats:
     ) -> None:
         data = saved(photo(), source, **({"quality": 95} if source in ("jpeg", "webp", "avif") else {}))
         answer = through(data, target, quality=95)
-        assert read_header(answer, 10**6).format == (target or source)
+        assert read_header(answer, PictureLimits(10**6)).format == (target or source)
         away = np.abs(np.asarray(opened(answer).convert("RGB"), int) - np.asarray(opened(data).convert("RGB"))).mean()
         assert away < (2.5 if (target or source) in ("jpeg", "webp", "heic", "avif") else 0.2)
         if target is None:
@@ -654,7 +655,7 @@ class TestFormats:
     def test_without_an_encoder_heic_is_answered_as_jpeg(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # distributions build libheif without x265, which no wheel can be made to lack
         monkeypatch.setattr(heif, "can_encode", lambda: False)
-        header = read_header(saved(photo(), "heic"), 10**6)
+        header = read_header(saved(photo(), "heic"), PictureLimits(10**6))
         assert answer_format(header) == "jpeg"
         with pytest.raises(NotWritable) as error:
             answer_format(header, "heic")
@@ -673,7 +674,7 @@ class TestFormats:
         else:
             options = {"lossless": True} if format_ == "webp" else {"quality": 100} if format_ == "avif" else {}
             data = saved(frames[0], format_, save_all=True, append_images=frames[1:], **options)
-        assert read_header(data, 10**6).frames == 3
+        assert read_header(data, PictureLimits(10**6)).frames == 3
         away = np.abs(np.asarray(opened(through(data, "png")), int) - photo()).mean()
         assert away < (0 if format_ in ("png", "webp", "tiff") else 3) + 1e-9
         table.row(f"3 frames, {format_}", f"the first, mean difference {away:.2f}; 3 are told")
@@ -681,7 +682,7 @@ class TestFormats:
     def test_a_gain_map_is_no_frame(self, through: Through, table: Table) -> None:
         first = Image.fromarray(photo())
         data = saved(first, "mpo", save_all=True, append_images=[first.resize((20, 20)).convert("L")], quality=95)
-        assert read_header(data, 10**6).frames == 1
+        assert read_header(data, PictureLimits(10**6)).frames == 1
         worst = furthest(opened(through(data, "png")), opened(saved(first, "jpeg", quality=95)))
         assert worst <= 2
         table.row("JPEG with a gain map behind it", f"the picture, furthest sample {worst}; 1 frame")
@@ -694,7 +695,7 @@ class TestSides:
     def test_the_longest_side(self, format_: Format, side: int, other: int) -> None:
         for height, width in ((side, other), (other, side)):
             data = encode(Picture(np.zeros((height, width, 3), np.uint8), Header("png", height, width)), format_)
-            assert decode(data, read_header(data, 10**8)).pixels.shape == (height, width, 3)
+            assert decode(data, read_header(data, PictureLimits(10**8))).pixels.shape == (height, width, 3)
         with pytest.raises(SideTooLong):
             answer_format(Header("png", other, side + 1), format_)
 
@@ -707,7 +708,7 @@ class TestSides:
             pixels[:, :, 3] //= 2
             for alpha in (None, pixels[:, :, 3]):
                 data = encode(Picture(pixels[:, :, :3], Header("png", height, width), alpha), format_, quality)
-                result = decode(data, read_header(data, 10**6))
+                result = decode(data, read_header(data, PictureLimits(10**6)))
                 assert result.pixels.shape == (height, width, 3)
                 assert (result.alpha is None) == (alpha is None or format_ == "jpeg")
 
@@ -719,7 +720,7 @@ class TestHostileTiff:
         entries += struct.pack("<HHII", 273, 4, count, 200) + struct.pack("<HHII", 279, 4, count, 200)
         data = struct.pack("<4sIH", b"II*\0", 8, 4) + entries + bytes(4)
         with pytest.raises(MalformedPicture, match="too many values"):
-            read_header(data.ljust(200 + 4 * count, b"\0"), 10**6)
+            read_header(data.ljust(200 + 4 * count, b"\0"), PictureLimits(10**6))
 
     def test_a_tile_beyond_the_picture_is_refused_unread(self) -> None:
         written = io.BytesIO()
@@ -730,14 +731,14 @@ class TestHostileTiff:
             assert struct.unpack_from("<I", data, place + 4) == (1,)
             struct.pack_into("<HII", data, place + 2, 4, 1, 65_520)
         with pytest.raises(MalformedPicture, match="tile"):
-            read_header(bytes(data), 10**6)
+            read_header(bytes(data), PictureLimits(10**6))
 
     def test_directories_in_a_ring_are_counted_once(self) -> None:
         data = bytearray(saved(photo(), "tiff"))
         (first,) = struct.unpack_from("<I", data, 4)
         (entries,) = struct.unpack_from("<H", data, first)
         struct.pack_into("<I", data, first + 2 + 12 * entries, first)
-        assert read_header(bytes(data), 10**6).frames == 1
+        assert read_header(bytes(data), PictureLimits(10**6)).frames == 1
 
 
 @settings(max_examples=80, deadline=None)
@@ -781,7 +782,7 @@ def test_an_identity_generator_gives_back_any_file_bit_for_bit(
         iccprofile=icc,
     )
     answer = through(written.getvalue(), target, overlap=overlap)
-    header = read_header(answer, 10**6)
+    header = read_header(answer, PictureLimits(10**6))
     again = decode(answer, header)
     assert header.icc_profile == icc
     assert again.pixels.dtype == samples.dtype
