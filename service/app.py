@@ -59,6 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     state = State(settings or Settings())
     house = House.of(state.settings)
+    state.metrics.body_bytes.set_function(lambda: house.budget.taken)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -165,6 +166,14 @@ def _document_the_rest(app: FastAPI) -> None:
             [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
         )
         schemas.update(definitions["$defs"])
+        document["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        for path, operations in document["paths"].items():
+            if path not in OPEN_PATHS:  # {}: nor here, unless the operator set keys
+                for operation in operations.values():
+                    operation["security"] = [{}, {"bearer": []}, {"key": []}]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from service import telemetry
@@ -92,6 +93,7 @@ def _counted(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
+_GIVEN_UP = Problem("cancelled", 499, "The client gave up")
 _NOT_ALIGNED = Problem("not-aligned", 422, "The reference can't be aligned with the picture")
 _TABLE: Mapping[type[Exception], _Row] = {
     MalformedRequest: _Row(Problem("malformed-request", 400, "The request can't be read"), str),
@@ -219,7 +221,8 @@ _TABLE: Mapping[type[Exception], _Row] = {
         lambda e: f"It was given {e.seconds:g} s: send a smaller picture, or try again when less waits.",
     ),
     # nobody reads this one: the client hung up
-    Cancelled: _Row(Problem("cancelled", 499, "The client gave up"), lambda _: "The request was given up."),
+    Cancelled: _Row(_GIVEN_UP, lambda _: "The request was given up."),
+    ClientDisconnect: _Row(_GIVEN_UP, lambda _: "The request was given up before it was all here."),
 }
 
 EXPECTED: Final[tuple[type[Exception], ...]] = tuple(_TABLE)

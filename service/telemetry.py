@@ -40,6 +40,9 @@ class Metrics:
         self.waiting = Gauge(
             "pix2dslr_queue_tiles", "Admitted tiles that are not yet enhanced.", registry=self.registry
         )
+        self.body_bytes = Gauge(
+            "pix2dslr_body_bytes", "Bytes of request bodies that are in memory.", registry=self.registry
+        )
         self.stages = Histogram(
             "pix2dslr_stage_seconds",
             "Seconds of a picture's stages.",
