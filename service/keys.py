@@ -36,7 +36,7 @@ class ApiKey:
 
 def digest_of(key: str) -> bytes:
     """Return a key's SHA-256."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def parse_keys(text: str) -> tuple[ApiKey, ...]:

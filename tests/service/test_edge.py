@@ -62,12 +62,16 @@ def test_no_limit_is_no_limit() -> None:
 
 def test_a_place_is_given_back_whatever_happens() -> None:
     limits = ClientLimits(0, 1)
-    for _ in range(3):
-        with pytest.raises(ZeroDivisionError), limits.place("a"):
+
+    def fail() -> None:
+        with limits.place("a"), limits.place("b"):
             with pytest.raises(TooManyAtOnce), limits.place("a"):
                 pass
-            with limits.place("b"):
-                raise ZeroDivisionError
+            raise ZeroDivisionError
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            fail()
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_what_is_no_key_is_told_by_its_line_alone(text: str, words: str) -> None
     assert KEY not in str(caught.value)
 
 
-def test_none_are_needed_until_there_are_some(tmp_path: Path) -> None:
+def test_none_are_needed_until_there_are_some() -> None:
     assert not KeyRing().needed
     assert KeyRing(parse_keys(f"ann:{KEY}")).needed
 
