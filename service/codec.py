@@ -21,6 +21,7 @@ from service.icc import display_p3
 from service.metadata import NONE
 from service.picture import (
     FORMATS,
+    DecodingTooCostly,
     Format,
     Header,
     MalformedPicture,
@@ -35,6 +36,7 @@ from service.picture import (
 
 __all__ = [
     "FORMATS",
+    "DecodingTooCostly",
     "Format",
     "Header",
     "MalformedPicture",
@@ -123,6 +125,8 @@ def read_header(data: bytes, limits: PictureLimits) -> Header:
             header = _read(data, format_)
     except tiff.Unreadable as error:
         raise MalformedPicture(str(error)) from None
+    except MemoryError:
+        raise
     except Exception as error:
         raise MalformedPicture("the header can't be read") from error
     if header.width < 1 or header.height < 1:
@@ -204,13 +208,14 @@ def decode(data: bytes, header: Header) -> Picture:
 
     Raises:
         MalformedPicture: it can't be decoded, ends early, or differs in size from its header.
+        MemoryError: there is not enough.
     """
     try:
         with warnings.catch_warnings(action="ignore"):
             samples, header = samples_of(data, header)
     except tiff.Unreadable as error:
         raise MalformedPicture(str(error)) from None
-    except MalformedPicture:
+    except (MalformedPicture, MemoryError):
         raise
     except Exception as error:
         raise MalformedPicture("the file is damaged or ends early") from error

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.alignment import align
-from service.codec import as_srgb, decode
+from service.codec import as_srgb
 from service.pipeline import Outcome, Pipeline
 from service.quality import colour_difference, psnr, require_same_size, seam_index, ssim
 from service.scheduler import Job
@@ -59,8 +59,9 @@ def compare(
         Exception: whatever `Pipeline.enhance` raises.
     """
     header = pipeline.read_header(reference)
+    own = pipeline.read_header(image)
     if not options.align:
-        require_same_size(pipeline.read_header(image), header)
+        require_same_size(own, header)
     outcome = pipeline.enhance(
         image,
         watch,
@@ -69,6 +70,7 @@ def compare(
         options.overlap,
         on_job=on_job,
         progress=progress,
+        header=own,
         keep_source=True,
     )
     assert outcome.source is not None
@@ -76,7 +78,7 @@ def compare(
     after = as_srgb(outcome.enhancement.picture)
     with watch.stage("quality"):
         seams = seam_index(before, after, outcome.enhancement.layout)
-        truth = as_srgb(decode(reference, header))
+        truth = as_srgb(pipeline.decode(reference, header))
         alignment = None
         if options.align:
             aligned = align(before, truth)

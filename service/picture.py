@@ -50,6 +50,20 @@ class PictureTooLarge(Exception):
         self.limit = limit
 
 
+class DecodingTooCostly(Exception):
+    """Reading or decoding the file takes more than is allowed.
+
+    Attributes:
+        what: `time` or `memory`.
+        limit: seconds, or bytes.
+    """
+
+    def __init__(self, what: Literal["time", "memory"], limit: float) -> None:
+        super().__init__(f"decoding takes too much {what}")
+        self.what = what
+        self.limit = limit
+
+
 class SideTooLong(Exception):
     """The answer's format can't hold a picture this wide or high.
 

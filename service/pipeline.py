@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from service.catalogue import Catalogue
-from service.codec import Format, Header, Picture, PictureLimits, answer_format, decode, read_header
+from service.codec import Format, Header, Picture, PictureLimits, answer_format
 from service.enhancer import Enhancement, Enhancer
 from service.generator import Generator
 from service.scheduler import Job
@@ -14,6 +14,16 @@ from service.telemetry import Stopwatch
 Overlap = Literal["fast", "balanced", "max"]
 
 _OVERLAPS: Final = {"fast": 16, "max": 64}
+
+
+class Decoder(Protocol):
+    """What reads files: `codec` in this process, or a `DecodePool` in others."""
+
+    def read_header(self, data: bytes, limits: PictureLimits) -> Header:
+        """As `codec.read_header`."""
+
+    def decode(self, data: bytes, header: Header) -> Picture:
+        """As `codec.decode`."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +48,31 @@ class Outcome:
 class Pipeline:
     """Enhances files; one instance serves any number of threads."""
 
-    def __init__(self, catalogue: Catalogue, enhancer: Enhancer, limits: PictureLimits, timeout_s: float) -> None:
+    def __init__(
+        self, decoder: Decoder, catalogue: Catalogue, enhancer: Enhancer, limits: PictureLimits, timeout_s: float
+    ) -> None:
         """Connect the parts.
 
         Args:
+            decoder: what reads files.
             catalogue: the generators.
             enhancer: what enhances decoded pictures.
             limits: what a file may claim.
             timeout_s: seconds that a picture may take.
         """
+        self._decoder = decoder
         self._catalogue = catalogue
         self._enhancer = enhancer
         self._limits = limits
         self._timeout_s = timeout_s
 
     def read_header(self, data: bytes) -> Header:
-        """Read a file's header within this pipeline's limits; raises as `codec.read_header`."""
-        return read_header(data, self._limits)
+        """Read a file's header within this pipeline's limits; raises as the decoder."""
+        return self._decoder.read_header(data, self._limits)
+
+    def decode(self, data: bytes, header: Header) -> Picture:
+        """Decode a file that is not to be enhanced; raises as the decoder."""
+        return self._decoder.decode(data, header)
 
     def enhance(
         self,
@@ -67,6 +85,7 @@ class Pipeline:
         on_job: Callable[[Job], None] = lambda _: None,
         progress: Callable[[int, int], None] = lambda *_: None,
         *,
+        header: Header | None = None,
         keep_source: bool = False,
     ) -> Outcome:
         """Enhance a file; the answer is not encoded yet.
@@ -80,22 +99,24 @@ class Pipeline:
             format_: the answer's format; None takes the file's own, or JPEG where that can't be written.
             on_job: is given the picture's job once it is admitted, so that it can be cancelled.
             progress: as `Enhancer.enhance`.
+            header: what `read_header` said of the file, where it was asked already.
             keep_source: whether the answer holds the decoded picture too; it is as large as the enhanced one.
 
         Raises:
             UnknownCamera, SideTooLong, NotWritable, QueueFull: before the picture is decoded.
             UnsupportedFormat, MalformedPicture, PictureTooLarge: as `codec.read_header` and `codec.decode`.
+            DecodingTooCostly, NoDecodeWorker: as `DecodePool`.
             Cancelled, DeadlineExceeded, InferenceFailed, Closed: as `Enhancer.enhance`.
         """
         chosen = camera or self._catalogue.default
         generator = self._catalogue[chosen]
         pixels = _OVERLAPS.get(overlap, generator.spec.overlap)
-        header = self.read_header(data)
+        header = header or self.read_header(data)
         answer = answer_format(header, format_)
         with self._enhancer.admit(header.height, header.width, chosen, pixels, self._timeout_s) as job:
             on_job(job)
             with watch.stage("decode"):
-                source = decode(data, header)
+                source = self.decode(data, header)
             enhancement = self._enhancer.enhance(source, job, pixels, strength, progress)
         watch.add("queue", enhancement.queue_s)
         watch.add("inference", enhancement.inference_s)

@@ -16,7 +16,15 @@ from service import telemetry
 from service.alignment import BarelyOverlaps, NotAligned
 from service.archive import MalformedZip, TooManyFiles, UnusableEntry, UnzippedTooLarge
 from service.catalogue import UnknownCamera
-from service.codec import MalformedPicture, NotWritable, PictureTooLarge, SideTooLong, UnsupportedFormat
+from service.codec import (
+    DecodingTooCostly,
+    MalformedPicture,
+    NotWritable,
+    PictureTooLarge,
+    SideTooLong,
+    UnsupportedFormat,
+)
+from service.decoding.pool import NoDecodeWorker
 from service.edge.errors import (
     NoRoom,
     RateLimited,
@@ -141,6 +149,17 @@ _TABLE: Mapping[type[Exception], _Row] = {
         Problem("picture-too-large", 422, "The picture has too many pixels"),
         lambda e: f"It has {_counted(e.pixels)} pixels; send at most {_counted(e.limit)}.",
     ),
+    DecodingTooCostly: _Row(
+        Problem("decoding-too-costly", 422, "The picture takes too much to decode"),
+        lambda e: (
+            (
+                f"Decoding it took more than {e.limit:g} s"
+                if e.what == "time"
+                else "Decoding it took more memory than a picture of its size needs"
+            )
+            + ": save it anew, in another format."
+        ),
+    ),
     SideTooLong: _Row(
         Problem("side-too-long", 422, "The answer's format can't hold the picture"),
         lambda e: (
@@ -211,6 +230,11 @@ _TABLE: Mapping[type[Exception], _Row] = {
         lambda _: 1,
     ),
     NotReady: _Row(Problem("not-ready", 503, "The service takes no pictures now"), str, lambda _: 1),
+    NoDecodeWorker: _Row(
+        Problem("not-ready", 503, "The service takes no pictures now"),
+        lambda _: "Others' pictures are being decoded; try again soon.",
+        lambda _: 5,
+    ),
     Closed: _Row(
         Problem("not-ready", 503, "The service takes no pictures now"),
         lambda _: "It is shutting down; try again.",
@@ -262,6 +286,7 @@ _EXAMPLES: Final[tuple[Exception, ...]] = (
     UnsupportedMediaType("Send a picture as body with its image/ type.", {}),
     UnsupportedFormat(),
     PictureTooLarge(230_400_000, 100_000_000),
+    DecodingTooCostly("time", 30.0),
     SideTooLong(20_000, 16_383, "webp"),
     NotWritable("heic"),
     UnknownCamera("kodak", ("blackberry", "iphone", "sony")),

@@ -21,6 +21,12 @@ def _ascending_from_1(sizes: tuple[int, ...]) -> tuple[int, ...]:
     return sizes
 
 
+def _none_or_two(workers: int) -> int:
+    if workers != 0 and workers < 2:
+        raise ValueError("0, or at least 2: one is always left for headers")
+    return workers
+
+
 def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
@@ -76,6 +82,9 @@ class Settings(BaseSettings):
         max_pixels: most pixels in a picture.
         max_frames: most frames or pages in a file; only the first is ever decoded.
         max_scans: most scans of a progressive JPEG.
+        decode_workers: processes that read and decode clients' files, at least 2; 0 decodes in the service's own
+            process, where a file that crashes a decoder ends the service. By the CPUs where absent.
+        decode_timeout_s: seconds that reading or decoding a file may take, beyond one a megapixel.
         max_files: most pictures in one request, as files of a form or in a zip.
         max_unzipped_bytes: most bytes that a zip's files may have together once unzipped; one of them may have
             max_body_bytes.
@@ -126,6 +135,8 @@ class Settings(BaseSettings):
     max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     max_frames: Annotated[int, Field(ge=1)] = 1000
     max_scans: Annotated[int, Field(ge=1)] = 100
+    decode_workers: Annotated[int, AfterValidator(_none_or_two)] | None = None
+    decode_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     max_files: Annotated[int, Field(ge=1)] = 1000
     max_unzipped_bytes: Annotated[int, Field(ge=1)] = 1 << 30
     api_keys: Annotated[SecretStr | None, AfterValidator(_api_keys)] = None

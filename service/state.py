@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
+from service import codec
 from service.catalogue import Catalogue
 from service.codec import PictureLimits
+from service.decoding.pool import DecodePool, NoDecodeWorker, decode_workers
 from service.enhancer import Enhancer
 from service.generator import DeviceUnavailable, ModelUnusable
-from service.pipeline import Pipeline
+from service.pipeline import Decoder, Pipeline
 from service.scheduler import Scheduler
 from service.sessions import GpuOptions
 from service.settings import Settings
@@ -40,6 +42,7 @@ class State:
     failure: str | None = None
     running: int = 0
     loaded: Catalogue | None = None
+    _decoding: DecodePool | None = None
     _scheduler: Scheduler | None = None
     _pipeline: Pipeline | None = None
 
@@ -49,6 +52,7 @@ class State:
     def start(self) -> None:
         """Load and warm the generators and start the lanes; a failure is kept as `failure`."""
         settings = self.settings
+        decoder = self._start_decoding()
         try:
             gpu = GpuOptions(
                 settings.cuda_graphs, settings.tensorrt_cache, max(settings.batch_sizes or (LARGEST_ON_GPU,))
@@ -64,6 +68,13 @@ class State:
         sizes = settings.batch_sizes or find_batch_sizes(default, lanes)
         warm_up([catalogue[camera] for camera in catalogue.cameras], sizes, lanes)
         log.info("%d batches at a time, of up to %d tiles", lanes, sizes[-1])
+        if self._decoding is not None:
+            try:
+                self._decoding.wait_until_ready()
+            except NoDecodeWorker:
+                self.failure = "no decode worker can be started"
+                log.error("can't start: %s", self.failure)  # noqa: TRY400
+                return
         self._scheduler = Scheduler(
             catalogue.__getitem__, sizes, settings.max_queued_tiles, self.metrics.batch_done, lanes
         )
@@ -75,14 +86,30 @@ class State:
             self.metrics.generator.labels(*labels).set(1)
             log.info("%s: %s on %s (%s)", *labels)
         limits = PictureLimits(settings.max_pixels, settings.max_frames, settings.max_scans)
-        self._pipeline = Pipeline(catalogue, Enhancer(scheduler), limits, settings.request_timeout_s)
+        self._pipeline = Pipeline(decoder, catalogue, Enhancer(scheduler), limits, settings.request_timeout_s)
         self.loaded = catalogue
         log.info("ready")
 
+    def _start_decoding(self) -> Decoder:
+        """Begin to start the decode workers; they are ready about when the generators are."""
+        count = self.settings.decode_workers
+        if count is None:
+            count = decode_workers() if DecodePool.possible() else 0
+        if count == 0:
+            log.info("files are decoded in this process")
+            return codec
+        settings, ends = self.settings, self.metrics.decode_workers_ended
+        self._decoding = DecodePool(
+            count, settings.decode_timeout_s, settings.request_timeout_s, lambda ending: ends.labels(ending).inc()
+        )
+        return self._decoding
+
     def stop(self) -> None:
-        """Stop the lanes; whoever still waits gets an error."""
+        """Stop the lanes and the decode workers; whoever still waits gets an error."""
         if self._scheduler is not None:
             self._scheduler.close()
+        if self._decoding is not None:
+            self._decoding.close()
 
     @property
     def catalogue(self) -> Catalogue:

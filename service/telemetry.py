@@ -43,6 +43,12 @@ class Metrics:
         self.body_bytes = Gauge(
             "pix2dslr_body_bytes", "Bytes of request bodies that are in memory.", registry=self.registry
         )
+        self.decode_workers_ended = Counter(
+            "pix2dslr_decode_workers_ended",
+            "Decode workers that were replaced: they died, or took too long for a file.",
+            ["reason"],
+            registry=self.registry,
+        )
         self.stages = Histogram(
             "pix2dslr_stage_seconds",
             "Seconds of a picture's stages.",

@@ -70,7 +70,7 @@ def settings_for(camera: str | None) -> Settings:
     Raises:
         typer.BadParameter: there is no generator for the camera.
     """
-    settings = read_settings(camera=camera, max_queued_tiles=_ANY_TILES, request_timeout_s=_A_WEEK_S)
+    settings = read_settings(camera=camera, max_queued_tiles=_ANY_TILES, request_timeout_s=_A_WEEK_S, decode_workers=0)
     if camera is not None and not model_file(settings).is_file():
         known = ", ".join(_cameras_in(settings.models)) or "none"
         raise typer.BadParameter(f"there is no generator for {camera!r}; there are: {known}", param_hint="--camera")

@@ -7,7 +7,7 @@ import anyio
 from fastapi import APIRouter, Request, Response
 
 from service.archive import Limits
-from service.codec import FORMATS, Format, as_srgb, decode, encode, media_type
+from service.codec import FORMATS, Format, as_srgb, encode, media_type
 from service.edge.clients import client_of
 from service.edge.house import house_of
 from service.negotiation import accepted, entity_tag, is_known
@@ -101,9 +101,10 @@ def _answer_several(
 
     def work(image: bytes, cancellation: Cancellation) -> tuple[bytes, Format]:
         watch = Stopwatch()
-        wanted = options.format or accepted_format(accept, state.pipeline.read_header(image).format)
+        header = state.pipeline.read_header(image)
+        wanted = options.format or accepted_format(accept, header.format)
         outcome = state.pipeline.enhance(
-            image, watch, camera, options.strength, options.overlap, wanted, cancellation.attach
+            image, watch, camera, options.strength, options.overlap, wanted, cancellation.attach, header=header
         )
         with watch.stage("encode"):
             body = _encode(outcome, options)
@@ -139,12 +140,14 @@ def _work(
     reference = None if upload.reference is None else pipeline.read_header(upload.reference)
     if reference is not None:
         require_same_size(header, reference)
-    outcome = pipeline.enhance(image, watch, camera, options.strength, options.overlap, wanted, cancellation.attach)
+    outcome = pipeline.enhance(
+        image, watch, camera, options.strength, options.overlap, wanted, cancellation.attach, header=header
+    )
     headers = {**outcome_headers(outcome), **caching}
     if upload.reference is not None and reference is not None:
         output = outcome.enhancement.picture
         with watch.stage("quality"):
-            shown, truth = as_srgb(output), as_srgb(decode(upload.reference, reference))
+            shown, truth = as_srgb(output), as_srgb(pipeline.decode(upload.reference, reference))
             headers["X-PSNR"] = f"{psnr(shown, truth):.3f}"
             headers["X-SSIM"] = f"{ssim(shown, truth):.4f}"
     with watch.stage("encode"):

@@ -1,7 +1,5 @@
 """The page of a service that asks for a key, and the API reference, in a real browser."""
 
-from collections.abc import Iterator
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
@@ -21,10 +19,10 @@ def closed(serve_session: Serve) -> Server:
 
 
 @pytest.fixture
-def asked(open_page: Open, closed: Server) -> Iterator[Page]:
+def asked(open_page: Open, closed: Server) -> Page:
     page = open_page(closed.url, expected_errors=EXPECTED)
     expect(page.locator("#key")).to_be_focused()
-    yield page
+    return page
 
 
 def enter(page: Page, key: str) -> None:
@@ -58,7 +56,7 @@ def test_a_photo_that_came_before_the_key_waits_for_it(asked: Page) -> None:
 
 def test_the_question_is_accessible(asked: Page) -> None:
     for scheme in ("light", "dark"):
-        asked.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        asked.emulate_media(color_scheme=scheme)
         found = Axe().run(asked)
         assert found.violations_count == 0, found.generate_report()
     asked.set_viewport_size({"width": 360, "height": 640})

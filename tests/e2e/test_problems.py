@@ -113,7 +113,7 @@ def test_problem(limited: Server, name: str, status: int, path: str, request_: d
 
 def test_every_documented_problem_is_met_by_a_test() -> None:
     here = {name for name, *_ in PROBLEMS}
-    below = {"queue-full", "deadline-exceeded", "not-ready", "inference-failed"}
+    below = {"queue-full", "deadline-exceeded", "not-ready", "inference-failed", "decoding-too-costly"}
     below |= {"malformed-zip", "too-many-files", "unzipped-too-large", "unusable-entry"}  # in test_batch.py
     below |= {
         "unauthorized",
@@ -127,6 +127,15 @@ def test_every_documented_problem_is_met_by_a_test() -> None:
     # tests/service meets them, since no request is known that does in every installation
     elsewhere = {"internal-error", "not-writable"}
     assert {each.type for each in all_problems()} == here | below | elsewhere
+
+
+def test_decoding_that_takes_too_long(serve_session: Serve, identity_folder: Path) -> None:
+    hasty = serve_session(models=identity_folder, decode_timeout_s=1e-4)
+    with hasty.client() as client:
+        told = problem(client.post("/enhance", files={"image": GOOD}), "decoding-too-costly", 422)
+        assert "0.0001 s" in told["detail"]
+        assert client.get("/readyz").status_code == 200
+    assert hasty.metric('pix2dslr_decode_workers_ended_total{reason="timeout"}') >= 1
 
 
 def test_a_body_without_a_length_is_counted_as_it_comes(limited: Server) -> None:

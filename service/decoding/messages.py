@@ -1,0 +1,168 @@
+"""What the service and its workers say to each other: JSON behind its length, and files and pixels behind that.
+
+A worker that a hostile file has taken over can answer whatever it likes, so nothing that it says is unpickled: each
+message is read into one of these models, or refused.
+"""
+
+import socket
+import struct
+from typing import Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from service import picture
+from service.picture import Header, PictureLimits
+
+_LENGTH: Final = struct.Struct("!Q")
+_MOST_BYTES: Final = 256 << 20
+"""Of a message: its largest parts are metadata, which are no longer than a request's body, in base64."""
+_PIECE: Final = 1 << 20
+
+
+class Disconnected(Exception):
+    """The other side is gone, or says what makes no sense."""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", extra="forbid")
+
+
+class Task(_Message):
+    """What a worker shall do with the file that follows.
+
+    Attributes:
+        length: bytes of the file.
+        seconds: how long it may take.
+        memory: bytes of address space that it may take beyond what the worker has.
+        limits: read the header, within these.
+        header: decode the picture that this was said of.
+    """
+
+    length: int
+    seconds: float
+    memory: int
+    limits: PictureLimits | None = None
+    header: Header | None = None
+
+
+class Failure(_Message):
+    """An exception of `picture`, or a MemoryError.
+
+    Attributes:
+        kind: its class.
+        message: its text.
+        facts: its attributes.
+    """
+
+    kind: str
+    message: str = ""
+    facts: dict[str, int | str] = {}
+
+
+class Decoded(_Message):
+    """How the picture's samples follow: its pixels, and its alpha behind them.
+
+    Attributes:
+        bits: of a sample.
+        alpha: whether there is any.
+        converted: whether it was converted to sRGB, so that its header's profile no longer holds.
+    """
+
+    bits: Literal[8, 16]
+    alpha: bool
+    converted: bool
+
+
+class Answer(_Message):
+    """What came of a task; one of them. When a worker has started, none: it is ready."""
+
+    header: Header | None = None
+    decoded: Decoded | None = None
+    failure: Failure | None = None
+
+
+Message = TypeVar("Message", bound=_Message)
+
+_FAILURES: Final[dict[str, type[Exception]]] = {
+    name: value
+    for name, value in vars(picture).items()
+    if isinstance(value, type) and issubclass(value, Exception) and value.__module__ == picture.__name__
+} | {MemoryError.__name__: MemoryError}
+
+
+def failure_of(error: Exception) -> Failure:
+    """Describe an exception for the other side; one that is none of ours is a file that can't be decoded."""
+    if type(error).__name__ not in _FAILURES:
+        error = picture.MalformedPicture("it can't be decoded")
+    return Failure(kind=type(error).__name__, message=str(error), facts=dict(vars(error)))
+
+
+def exception_of(failure: Failure) -> Exception:
+    """Return the exception that was described.
+
+    Raises:
+        Disconnected: there is none like that.
+    """
+    try:
+        kind = _FAILURES[failure.kind]
+        return kind(**failure.facts) if failure.facts else kind(failure.message)
+    except (KeyError, TypeError):
+        raise Disconnected from None
+
+
+def send(connection: socket.socket, message: _Message, *payload: bytes | memoryview) -> None:
+    """Send a message, and bytes behind it.
+
+    Raises:
+        Disconnected: nobody is there.
+        TimeoutError: the socket has a timeout, and it is over.
+    """
+    text = message.model_dump_json(exclude_defaults=True).encode()
+    try:
+        for part in (_LENGTH.pack(len(text)), text, *payload):
+            connection.sendall(part)
+    except TimeoutError:
+        raise
+    except OSError:
+        raise Disconnected from None
+
+
+def receive(connection: socket.socket, kind: type[Message]) -> Message:
+    """Receive the next message; raises as `send`, and Disconnected where it is of no such kind."""
+    (length,) = _LENGTH.unpack(receive_bytes(connection, _LENGTH.size))
+    if length > _MOST_BYTES:
+        raise Disconnected
+    return parsed(kind, receive_bytes(connection, length))
+
+
+def receive_bytes(connection: socket.socket, length: int) -> bytes:
+    """Receive so many bytes; raises as `send`."""
+    room = bytearray(length)
+    receive_into(connection, memoryview(room))
+    return bytes(room)
+
+
+def receive_into(connection: socket.socket, room: memoryview) -> None:
+    """Receive as many bytes as there is room for; raises as `send`."""
+    try:
+        while room:
+            came = connection.recv_into(room, min(len(room), _PIECE))
+            if not came:
+                raise Disconnected
+            room = room[came:]
+    except TimeoutError:
+        raise
+    except OSError:
+        raise Disconnected from None
+
+
+def parsed(kind: type[Message], text: bytes) -> Message:
+    """Read a message of a kind.
+
+    Raises:
+        Disconnected: it is none.
+    """
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError:
+        raise Disconnected from None
