@@ -129,6 +129,15 @@ def test_the_key_comes_before_the_body(closed: Server) -> None:
         pump(connection, 60)
 
 
+def test_who_sends_all_before_reading_still_gets_the_answer(closed: Server) -> None:
+    """To close at once would reset the connection, and the answer would be lost with it."""
+    with open_socket(closed) as connection:
+        connection.sendall(head(content_length=16 << 20))
+        for _ in range(16):
+            connection.sendall(b"\0" * (1 << 20))
+        assert read_answer(connection).status == 401
+
+
 def test_then_the_claimed_length_before_the_client_is_told_to_go_on(closed: Server) -> None:
     with open_socket(closed) as connection:
         connection.sendall(head(content_length=100 << 20, expect="100-continue", x_api_key=ANN))

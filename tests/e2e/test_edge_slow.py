@@ -198,6 +198,17 @@ def test_a_message_that_trickles_in_ends_the_websocket(strict: Server, pieces: b
     wait_until(lambda: not busy(strict))
 
 
+def test_a_message_that_stops_in_the_middle_ends_the_websocket(strict: Server) -> None:
+    with open_socket(strict) as connection:
+        shake_hands(connection)
+        connection.sendall(frame(b"\0" * 100_000, claimed=1_000_000))
+        came = b""
+        with contextlib.suppress(OSError):
+            while more := connection.recv(65_536):
+                came += more
+        assert b"too slowly" in came
+
+
 def test_a_websocket_between_messages_may_be_silent(strict: Server) -> None:
     with open_socket(strict) as connection:
         shake_hands(connection)
