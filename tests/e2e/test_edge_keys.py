@@ -267,6 +267,14 @@ def test_metrics_and_health_have_a_port_of_their_own(named: Server) -> None:
             problem(private.get(path), "not-found", 404)
 
 
+def test_both_ports_end_with_the_process(serve_session: Serve, identity_folder: Path) -> None:
+    server = serve_session(models=identity_folder, metrics_port=0)
+    url = server.wait_for(r"metrics and health on (http://\S+)").group(1)
+    with httpx.Client(base_url=url, trust_env=False) as private, open_socket(server):
+        assert private.get("/livez").status_code == 200  # and both connections stay open
+        assert server.stop() == 0
+
+
 def test_docs_can_be_switched_off(named: Server) -> None:
     host = {"Host": "photos.example"}
     with named.client() as client:
