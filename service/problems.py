@@ -28,6 +28,15 @@ from service.codec import (
     UnsupportedSamples,
 )
 from service.decoding.pool import NoDecodeWorker
+from service.edge.errors import (
+    NoRoom,
+    RateLimited,
+    TooManyAtOnce,
+    TooManyConnections,
+    TooSlow,
+    Unauthorized,
+    UnknownHost,
+)
 from service.quality import SizesDiffer, TooSmall
 from service.scheduler import Cancelled, Closed, DeadlineExceeded, DeviceFailed, InferenceFailed, QueueFull
 
@@ -102,6 +111,19 @@ _TABLE: Mapping[type[Exception], _Row] = {
     MalformedPicture: _Row(
         Problem("malformed-picture", 400, "The picture can't be decoded"),
         lambda e: f"Send the whole, undamaged file: {e}.",
+    ),
+    Unauthorized: _Row(
+        Problem("unauthorized", 401, "An API key is needed"),
+        lambda _: "Send one that is valid as Authorization: Bearer KEY, or as X-API-Key.",
+        headers=lambda _: {"WWW-Authenticate": 'Bearer realm="pix2dslr"'},
+    ),
+    TooSlow: _Row(
+        Problem("too-slow", 408, "The request came too slowly"),
+        lambda e: f"Too little of it came within {e.seconds:g} s: try again on a better line, or with a smaller file.",
+    ),
+    UnknownHost: _Row(
+        Problem("unknown-host", 421, "The service does not answer for this host"),
+        lambda _: "Ask for it by the name that it is known by.",
     ),
     BodyTooLarge: _Row(
         Problem("body-too-large", 413, "The request has too many bytes"),
@@ -196,6 +218,16 @@ _TABLE: Mapping[type[Exception], _Row] = {
             "small or flat pictures have too few points."
         ),
     ),
+    RateLimited: _Row(
+        Problem("rate-limited", 429, "You sent too many pictures"),
+        lambda e: f"You may send {_counted(e.limit)} a minute: try again in {_counted(e.retry_after)} s.",
+        lambda e: int(e.retry_after),
+    ),
+    TooManyAtOnce: _Row(
+        Problem("too-many-at-once", 429, "You have too many requests under way"),
+        lambda e: f"You may have {_counted(e.limit)} at once: send the next when one of them is answered.",
+        lambda _: 1,
+    ),
     QueueFull: _Row(
         Problem("queue-full", 429, "Too many tiles wait already"),
         lambda e: f"Try again in {e.retry_after} s; the picture has {_counted(e.tiles)} tiles.",
@@ -204,6 +236,16 @@ _TABLE: Mapping[type[Exception], _Row] = {
     InferenceFailed: _Row(
         Problem("inference-failed", 500, "The device failed on the picture"),
         lambda _: "Try again; if it happens again, tell the operator the request's id.",
+    ),
+    NoRoom: _Row(
+        Problem("no-room", 503, "There is no room for the request's bytes now"),
+        lambda _: "Others are sending too much: try again, or send a smaller file.",
+        lambda _: 2,
+    ),
+    TooManyConnections: _Row(
+        Problem("too-many-connections", 503, "Too many connections are open"),
+        lambda _: "Try again soon.",
+        lambda _: 1,
     ),
     NotReady: _Row(Problem("not-ready", 503, "The service takes no pictures now"), str, lambda _: 1),
     NoDecodeWorker: _Row(
@@ -257,6 +299,13 @@ _EXAMPLES: Final[tuple[Exception, ...]] = (
     MalformedRequest("The file image is missing or empty."),
     MalformedPicture("the file is damaged or ends early"),
     MalformedZip("Send the whole, undamaged zip."),
+    Unauthorized(),
+    TooSlow(30),
+    UnknownHost(),
+    RateLimited(60, 4),
+    TooManyAtOnce(8),
+    NoRoom(),
+    TooManyConnections(),
     BodyTooLarge(64 << 20),
     TooManyFiles(1000),
     UnzippedTooLarge(2 << 30, 1 << 30),

@@ -43,6 +43,9 @@ class Metrics:
         self.waiting = Gauge(
             "pix2dslr_queue_tiles", "Admitted tiles that are not yet enhanced.", registry=self.registry
         )
+        self.body_bytes = Gauge(
+            "pix2dslr_body_bytes", "Bytes of request bodies that are in memory.", registry=self.registry
+        )
         self.decode_workers_ended = Counter(
             "pix2dslr_decode_workers_ended",
             "Decode workers that were replaced: they died, or took too long for a file.",
@@ -116,8 +119,15 @@ class _WithRequestId(logging.Filter):
 
 
 def set_up_log(level: str) -> None:
-    """Write the log to standard error, a line an event, with the request's id."""
+    """Write the log to standard error, a line an event, with the request's id.
+
+    Args:
+        level: of the service's own lines. Libraries tell no more than warnings: in detail they would write file names,
+            headers and pieces of pictures.
+    """
     handler = logging.StreamHandler()
     handler.addFilter(_WithRequestId())
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level="WARNING", handlers=[handler], force=True)
+    logging.getLogger("service").setLevel(level)
+    logging.getLogger().setLevel(max(logging.WARNING, logging.getLevelName(level)))

@@ -9,6 +9,7 @@ import typer
 
 from service import telemetry
 from service.commands.common import examples, fail, read_settings
+from service.keys import BrokenKeys
 
 EXAMPLES: Final = examples(
     ("pix2dslr serve", "on http://127.0.0.1:8000"),
@@ -30,7 +31,11 @@ def serve(
     settings = read_settings(host=host, port=port)
     telemetry.set_up_log(settings.log_level)
     try:
-        code = run_server(create_app(settings), settings.host, settings.port)
+        app = create_app(settings)
+    except BrokenKeys as error:
+        fail(f"API keys: {error}")
+    try:
+        code = run_server(app, settings.host, settings.port)
     except OSError as error:
         # the system's own words; a name that is not found has a number of its own below 0, and the address behind it
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror).partition(" (")[0]

@@ -6,6 +6,8 @@ from service.schemas import Liveness, Readiness
 from service.state import state_of
 
 router = APIRouter()
+metrics_router = APIRouter()
+"""/metrics, which may have a port of its own."""
 
 _NOW = {"Cache-Control": "no-store"}
 """What is true now is no news later."""
@@ -43,7 +45,7 @@ async def readyz(request: Request, response: Response) -> Readiness:
     )
 
 
-@router.get(
+@metrics_router.get(
     "/metrics",
     operation_id="metrics",
     summary="Prometheus metrics",

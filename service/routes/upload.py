@@ -10,10 +10,11 @@ import anyio
 import anyio.to_thread
 from fastapi import Request
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 
 from service.archive import File, Limits, TooManyFiles, UnusableEntry, is_zip, read_zip
 from service.codec import FORMATS, media_type
+from service.edge.forms import read_form
 from service.problems import MalformedRequest, UnsupportedMediaType
 from service.schemas import IF_NONE_MATCH
 
@@ -111,7 +112,7 @@ async def _read_form(
     images: list[tuple[str, bytes]] = []
     reference: bytes | None = None
     try:
-        async with request.form(max_files=most + _MAX_FIELDS, max_fields=_MAX_FIELDS) as form:
+        async with read_form(request, most + _MAX_FIELDS, _MAX_FIELDS) as form:
             for name, value in form.multi_items():
                 if isinstance(value, str):
                     if name in ("image", "reference"):
@@ -125,10 +126,10 @@ async def _read_form(
                     raise MalformedRequest("There is more than one file reference.")
                 else:
                     reference = await value.read()
-    except HTTPException as error:
-        if error.detail.startswith("Too many files"):
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
             raise TooManyFiles(most) from error
-        raise
+        raise MalformedRequest("The body is no valid form.") from error
     if len(images) > most:
         if most == 1:
             raise MalformedRequest("There is more than one file image.")
