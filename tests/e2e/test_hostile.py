@@ -92,6 +92,13 @@ def test_there_are_enough_and_each_has_its_name() -> None:
     assert refused >= 900, "cases that have to be refused"
 
 
+def workers_ended(server: Server) -> list[str]:
+    """What /metrics says of decode workers that crashed or had to be killed."""
+    with server.client() as client:
+        lines = client.get("/metrics").text.splitlines()
+    return [line for line in lines if line.startswith("pix2dslr_decode_workers_ended_total")]
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_each_case_is_refused_and_the_next_request_served(hostile_server: Server, group: str) -> None:
     wrong = []
@@ -105,6 +112,7 @@ def test_each_case_is_refused_and_the_next_request_served(hostile_server: Server
 
         for _ in range(8):
             assert good_one()
+        ended = workers_ended(hostile_server)
         files, memory, lines = watch.files(), watch.megabytes(), len(hostile_server.log)
         for case in cases(group):
             watch.forget_peak()
@@ -122,6 +130,7 @@ def test_each_case_is_refused_and_the_next_request_served(hostile_server: Server
     assert not wrong, f"{len(wrong)} of them:\n" + "\n".join(wrong)
     assert hostile_server.metric("pix2dslr_queue_tiles") == 0
     assert hostile_server.process.poll() is None
+    assert workers_ended(hostile_server) == ended, "a known case costs no worker: it is refused before"
     # threads of the pool may open a few more; the client's own connections come and go
     assert settled(watch, watch.files, files + 8) <= files + 8
     assert settled(watch, watch.megabytes, memory + _KEPT_MB) <= memory + _KEPT_MB
