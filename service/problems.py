@@ -178,10 +178,7 @@ _TABLE: Mapping[type[Exception], _Row] = {
     ),
     QueueFull: _Row(
         Problem("queue-full", 429, "Too many tiles wait already"),
-        lambda e: (
-            f"Try again in {e.retry_after} s"
-            + ("." if e.tiles is None else f"; the picture has {_counted(e.tiles)} tiles.")
-        ),
+        lambda e: f"Try again in {e.retry_after} s; the picture has {_counted(e.tiles)} tiles.",
         lambda e: int(e.retry_after),
     ),
     InferenceFailed: _Row(

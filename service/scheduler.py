@@ -35,13 +35,13 @@ class QueueFull(Exception):
     """What already waits leaves no room for this picture.
 
     Attributes:
-        tiles: how many tiles the picture has, None where its file was not looked at.
+        tiles: how many tiles the picture has.
         limit: how many tiles may wait at once.
         retry_after: seconds until there should be room.
     """
 
-    def __init__(self, tiles: int | None, limit: int = 0, retry_after: int = 1) -> None:
-        super().__init__("no room" if tiles is None else f"no room for {tiles} tiles; {limit} may wait at once")
+    def __init__(self, tiles: int, limit: int, retry_after: int) -> None:
+        super().__init__(f"no room for {tiles} tiles; {limit} may wait at once")
         self.tiles = tiles
         self.limit = limit
         self.retry_after = retry_after
@@ -234,11 +234,6 @@ class Scheduler:
     def waiting(self) -> int:
         """How many admitted tiles are not yet enhanced."""
         return self._admission.waiting
-
-    @property
-    def busy_s(self) -> float:
-        """Seconds that all admitted tiles should take."""
-        return self._admission.waiting * self._admission.seconds_per_tile
 
     def admit(self, tiles: int, camera: str, seconds: float) -> Job:
         """Give a picture its place.

@@ -124,11 +124,6 @@ class State:
         return self._pipeline
 
     @property
-    def busy_s(self) -> float:
-        """Seconds that all admitted tiles should take."""
-        return 0.0 if self._scheduler is None else self._scheduler.busy_s
-
-    @property
     def alive(self) -> bool:
         """Whether every lane runs, or has yet to be started."""
         return self._scheduler is None or self._scheduler.alive

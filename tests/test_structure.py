@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-DECODING = {"service.decoding", "service.decoding.memory", "service.decoding.messages"}
+DECODING = {"service.decoding", "service.decoding.messages"}
 PROJECT = Path(__file__).parents[1]
 MODULES = {
     ".".join(file.relative_to(PROJECT).with_suffix("").parts)
@@ -55,7 +55,6 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
                 *(f"service.{name}" for name in ("picture", "png", "tiff")),
             },
         ),
-        ("decoding/memory", set()),
         ("decoding/messages", {"service.picture"}),
         ("decoding/worker", {f"service.{name}" for name in ("codec", "colour", "picture")} | DECODING),
         ("decoding/pool", {f"service.{name}" for name in ("generator", "metadata", "picture")} | DECODING),

@@ -1,14 +1,11 @@
-"""What the service and its workers say to each other: JSON behind its length, and file descriptors with it.
+"""What the service and its workers say to each other: JSON behind its length, and files and pixels behind that.
 
 A worker that a hostile file has taken over can answer whatever it likes, so nothing that it says is unpickled: each
 message is read into one of these models, or refused.
 """
 
-import contextlib
-import os
 import socket
 import struct
-from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,7 +16,7 @@ from service.picture import Header, PictureLimits
 _LENGTH: Final = struct.Struct("!Q")
 _MOST_BYTES: Final = 256 << 20
 """Of a message: its largest parts are metadata, which are no longer than a request's body, in base64."""
-_MOST_DESCRIPTORS: Final = 2
+_PIECE: Final = 1 << 20
 
 
 class Disconnected(Exception):
@@ -31,15 +28,17 @@ class _Message(BaseModel):
 
 
 class Task(_Message):
-    """What a worker shall do with the file that comes along.
+    """What a worker shall do with the file that follows.
 
     Attributes:
+        length: bytes of the file.
         seconds: how long it may take.
         memory: bytes of address space that it may take beyond what the worker has.
         limits: read the header, within these.
-        header: decode the picture that this was said of, into the shared memory that comes along behind the file.
+        header: decode the picture that this was said of.
     """
 
+    length: int
     seconds: float
     memory: int
     limits: PictureLimits | None = None
@@ -61,7 +60,7 @@ class Failure(_Message):
 
 
 class Decoded(_Message):
-    """How a picture lies in the shared memory: its pixels, and its alpha behind them.
+    """How the picture's samples follow: its pixels, and its alpha behind them.
 
     Attributes:
         bits: of a sample.
@@ -111,16 +110,8 @@ def exception_of(failure: Failure) -> Exception:
         raise Disconnected from None
 
 
-@dataclass(frozen=True)
-class Received:
-    """A message that came, and its file descriptors, which are the receiver's to close."""
-
-    text: bytes
-    descriptors: list[int]
-
-
-def send(connection: socket.socket, message: _Message, descriptors: tuple[int, ...] = ()) -> None:
-    """Send a message with up to two file descriptors, which stay open here.
+def send(connection: socket.socket, message: _Message, *payload: bytes | memoryview) -> None:
+    """Send a message, and bytes behind it.
 
     Raises:
         Disconnected: nobody is there.
@@ -128,37 +119,41 @@ def send(connection: socket.socket, message: _Message, descriptors: tuple[int, .
     """
     text = message.model_dump_json(exclude_defaults=True).encode()
     try:
-        socket.send_fds(connection, [_LENGTH.pack(len(text))], descriptors)
-        connection.sendall(text)
+        for part in (_LENGTH.pack(len(text)), text, *payload):
+            connection.sendall(part)
     except TimeoutError:
         raise
     except OSError:
         raise Disconnected from None
 
 
-def receive(connection: socket.socket) -> Received:
-    """Receive the next message; raises as `send`."""
-    descriptors: list[int] = []
-    try:
-        # descriptors come with the first byte
-        head, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, _MOST_DESCRIPTORS)
-        (length,) = _LENGTH.unpack(head + _exactly(connection, _LENGTH.size - len(head) if head else 0))
-        return Received(_exactly(connection, min(length, _MOST_BYTES)), descriptors)
-    except BaseException as error:
-        close(descriptors)
-        if isinstance(error, OSError | struct.error) and not isinstance(error, TimeoutError):
-            raise Disconnected from None
-        raise
-
-
-def _exactly(connection: socket.socket, length: int) -> bytes:
-    pieces = []
-    while length and (piece := connection.recv(min(length, 1 << 20))):
-        pieces.append(piece)
-        length -= len(piece)
-    if length:
+def receive(connection: socket.socket, kind: type[Message]) -> Message:
+    """Receive the next message; raises as `send`, and Disconnected where it is of no such kind."""
+    (length,) = _LENGTH.unpack(receive_bytes(connection, _LENGTH.size))
+    if length > _MOST_BYTES:
         raise Disconnected
-    return b"".join(pieces)
+    return parsed(kind, receive_bytes(connection, length))
+
+
+def receive_bytes(connection: socket.socket, length: int) -> bytes:
+    """Receive so many bytes; raises as `send`."""
+    room = bytearray(length)
+    receive_into(connection, memoryview(room))
+    return bytes(room)
+
+
+def receive_into(connection: socket.socket, room: memoryview) -> None:
+    """Receive as many bytes as there is room for; raises as `send`."""
+    try:
+        while room:
+            came = connection.recv_into(room, min(len(room), _PIECE))
+            if not came:
+                raise Disconnected
+            room = room[came:]
+    except TimeoutError:
+        raise
+    except OSError:
+        raise Disconnected from None
 
 
 def parsed(kind: type[Message], text: bytes) -> Message:
@@ -171,10 +166,3 @@ def parsed(kind: type[Message], text: bytes) -> Message:
         return kind.model_validate_json(text)
     except ValidationError:
         raise Disconnected from None
-
-
-def close(descriptors: list[int] | tuple[int, ...]) -> None:
-    """Close file descriptors."""
-    for descriptor in descriptors:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)

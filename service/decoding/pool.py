@@ -1,7 +1,8 @@
 """A pool of decode workers: processes that read and decode clients' files, each replaced when it ends.
 
-The file goes over in shared memory, and the pixels come back in shared memory that the service made, sealed and
-measured itself: what a worker answers can be wrong, and can do no more harm than a wrong picture.
+Files and pixels go through a socket. Shared memory took three times as long for 12 megapixels, since all its small
+pages are faulted in anew for each picture, while what is received lies in the huge pages of an ordinary array. And
+whatever a worker answers, it has no hand in the service's memory.
 """
 
 import logging
@@ -18,21 +19,18 @@ from typing import Final, Literal
 
 import numpy as np
 
-from service.decoding.memory import holding, mapped, shared
-from service.decoding.messages import (
-    Answer,
-    Decoded,
-    Disconnected,
-    Task,
-    close,
-    exception_of,
-    parsed,
-    receive,
-    send,
-)
+from service.decoding.messages import Answer, Decoded, Disconnected, Task, exception_of, receive, receive_into, send
 from service.generator import cpu_threads
 from service.metadata import NONE
-from service.picture import DecodingTooCostly, Header, MalformedPicture, Picture, PictureLimits, PictureTooLarge
+from service.picture import (
+    DecodingTooCostly,
+    Header,
+    MalformedPicture,
+    Picture,
+    PictureLimits,
+    PictureTooLarge,
+    Pixels,
+)
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +44,6 @@ _MEMORY_A_PIXEL: Final = 64
 """Bytes of address space that decoding may take for each pixel; HEIC of ten bits took 40, everything else up to 22."""
 _SECONDS_A_PIXEL: Final = 1e-6
 """HEIC of ten bits, the slowest, took a quarter of it on one core."""
-_PIXEL: Final = 8
-"""Bytes of the largest decoded pixel: four channels of 16 bits."""
 _ENOUGH: Final = 8
 _TRIES: Final = 3
 """Workers that may die over one file: somebody may have killed one, or all at once, for no fault of the file's."""
@@ -85,19 +81,23 @@ class _Worker:
     def wait_until_ready(self) -> None:
         """Wait for its first word; raises Disconnected and TimeoutError."""
         self._connection.settimeout(_START_WITHIN_S)
-        parsed(Answer, receive(self._connection).text)
+        receive(self._connection, Answer)
 
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, task: Task, descriptors: tuple[int, ...]) -> Answer:
-        """Let it do a task; raises Disconnected and TimeoutError, after which it is of no use."""
+    def ask(self, task: Task, data: bytes) -> tuple[Answer, list[Pixels]]:
+        """Let it do a task with a file; raises Disconnected and TimeoutError, after which it is of no use."""
         self._connection.settimeout(task.seconds)
-        send(self._connection, task, descriptors)
-        received = receive(self._connection)
-        close(received.descriptors)
-        return parsed(Answer, received.text)
+        send(self._connection, task, data)
+        answer = receive(self._connection, Answer)
+        samples: list[Pixels] = []
+        if answer.decoded is not None and task.header is not None:
+            samples = _rooms(answer.decoded, task.header)
+            for part in samples:
+                receive_into(self._connection, part.data.cast("B"))
+        return answer, samples
 
     def end(self) -> None:
         """Kill it."""
@@ -129,7 +129,8 @@ class DecodePool:
         self._patience_s = patience_s
         self._on_end = on_end
         self._count = workers
-        self._free: queue.LifoQueue[_Worker] = queue.LifoQueue()
+        # in turns, so that one that died idle is found soon
+        self._free: queue.Queue[_Worker] = queue.Queue()
         self._for_pixels = threading.BoundedSemaphore(workers - 1)
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -139,8 +140,8 @@ class DecodePool:
 
     @staticmethod
     def possible() -> bool:
-        """Whether this system can hand file descriptors to other processes."""
-        return hasattr(socket, "send_fds")
+        """Whether this system can give a process one end of a socket."""
+        return os.name == "posix"
 
     def wait_until_ready(self) -> None:
         """Wait for the first worker.
@@ -158,12 +159,10 @@ class DecodePool:
             DecodingTooCostly: it takes too long, or too much memory.
             NoDecodeWorker: see there.
         """
-        task = Task(seconds=self._timeout_s, memory=_MEMORY + _MEMORY_A_BYTE * len(data), limits=limits)
-        file = holding(data)
-        try:
-            header = self._ask(task, (file,)).header
-        finally:
-            os.close(file)
+        task = Task(
+            length=len(data), seconds=self._timeout_s, memory=_MEMORY + _MEMORY_A_BYTE * len(data), limits=limits
+        )
+        header = self._ask(task, data)[0].header
         if header is None:
             raise MalformedPicture("the header can't be read")
         if not 0 < header.height * header.width <= limits.max_pixels:
@@ -171,7 +170,7 @@ class DecodePool:
         return header
 
     def decode(self, data: bytes, header: Header) -> Picture:
-        """As `codec.decode`; the pixels lie in memory of their own, which may be written.
+        """As `codec.decode`.
 
         Raises:
             MalformedPicture: as there, and where decoding it ends the worker.
@@ -180,23 +179,21 @@ class DecodePool:
         """
         pixels = header.height * header.width
         task = Task(
+            length=len(data),
             seconds=self._timeout_s + _SECONDS_A_PIXEL * pixels,
             memory=_MEMORY + _MEMORY_A_BYTE * len(data) + _MEMORY_A_PIXEL * pixels,
             header=replace(header, metadata=NONE),
         )
-        descriptors: list[int] = []
         if not self._for_pixels.acquire(timeout=self._patience_s):
             raise NoDecodeWorker
         try:
-            descriptors.append(holding(data))
-            descriptors.append(shared(pixels * _PIXEL))
-            decoded = self._ask(task, tuple(descriptors)).decoded
-            if decoded is None:
-                raise MalformedPicture("it can't be decoded")
-            return _picture(decoded, header, descriptors[1])
+            answer, samples = self._ask(task, data)
         finally:
-            close(descriptors)
             self._for_pixels.release()
+        if answer.decoded is None:
+            raise MalformedPicture("it can't be decoded")
+        said = replace(header, icc_profile=None) if answer.decoded.converted else header
+        return Picture(samples[0], said, samples[1] if answer.decoded.alpha else None)
 
     def close(self) -> None:
         """End all workers; whoever waits for one gets NoDecodeWorker."""
@@ -206,11 +203,11 @@ class DecodePool:
         for worker in left:
             worker.end()
 
-    def _ask(self, task: Task, descriptors: tuple[int, ...]) -> Answer:
+    def _ask(self, task: Task, data: bytes) -> tuple[Answer, list[Pixels]]:
         for _ in range(_TRIES):
             worker = self._take(self._patience_s)
             try:
-                answer = worker.ask(task, descriptors)
+                answer, samples = worker.ask(task, data)
             except TimeoutError:
                 self._replace(worker, "timeout")
                 raise DecodingTooCostly("time", task.seconds) from None
@@ -222,7 +219,7 @@ class DecodePool:
                 raise
             self._free.put(worker)
             if answer.failure is None:
-                return answer
+                return answer, samples
             error = exception_of(answer.failure)
             if isinstance(error, MemoryError):
                 raise DecodingTooCostly("memory", task.memory)
@@ -288,12 +285,8 @@ def decode_workers() -> int:
     return min(cpu_threads(), _ENOUGH) + 1
 
 
-def _picture(decoded: Decoded, header: Header, descriptor: int) -> Picture:
-    dtype = np.dtype(np.uint8 if decoded.bits == 8 else np.uint16)
-    count = header.height * header.width
-    room = mapped(descriptor, count * (4 if decoded.alpha else 3) * dtype.itemsize)
-    pixels = np.frombuffer(room, dtype, 3 * count).reshape(header.height, header.width, 3)
-    alpha = None
-    if decoded.alpha:
-        alpha = np.frombuffer(room, dtype, count, 3 * count * dtype.itemsize).reshape(header.height, header.width)
-    return Picture(pixels, replace(header, icc_profile=None) if decoded.converted else header, alpha)
+def _rooms(decoded: Decoded, header: Header) -> list[Pixels]:
+    """Make room for a picture's pixels, and for its alpha where it has any."""
+    dtype, size = np.uint8 if decoded.bits == 8 else np.uint16, (header.height, header.width)
+    shapes = [(*size, 3), size] if decoded.alpha else [(*size, 3)]
+    return [np.empty(shape, dtype) for shape in shapes]

@@ -13,19 +13,7 @@ import numpy as np
 
 from service import codec
 from service.colour import space_of
-from service.decoding.memory import content, mapped
-from service.decoding.messages import (
-    Answer,
-    Decoded,
-    Disconnected,
-    Task,
-    close,
-    failure_of,
-    parsed,
-    receive,
-    send,
-)
-from service.picture import Picture
+from service.decoding.messages import Answer, Decoded, Disconnected, Task, failure_of, receive, receive_bytes, send
 
 try:
     import resource
@@ -43,47 +31,38 @@ def work(connection: socket.socket) -> None:
     try:
         send(connection, Answer())
         while True:
-            received = receive(connection)
-            try:
-                task = parsed(Task, received.text)
-                _limit(base + task.memory if base else 0)
-                # by default the signal kills
-                signal.setitimer(signal.ITIMER_REAL, task.seconds + _GRACE_S)
-                answer = _answer(task, received.descriptors)
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                _limit(0)
-            finally:
-                close(received.descriptors)
-            send(connection, answer)
+            task = receive(connection, Task)
+            data = receive_bytes(connection, task.length)
+            _limit(base + task.memory if base else 0)
+            # by default the signal kills
+            signal.setitimer(signal.ITIMER_REAL, task.seconds + _GRACE_S)
+            answer, samples = _answer(task, data)
+            send(connection, answer, *samples)
+            del data, samples
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            _limit(0)
     except Disconnected:
         pass
 
 
-def _answer(task: Task, descriptors: list[int]) -> Answer:
+def _answer(task: Task, data: bytes) -> tuple[Answer, list[memoryview]]:
     try:
-        data = content(descriptors[0])
         if task.limits is not None:
             header = codec.read_header(data, task.limits)
             # the service itself converts colours: what a profile does to Little CMS, it does here first
             space_of(header.icc_profile, grey=header.grey)
-            return Answer(header=header)
+            return Answer(header=header), []
         assert task.header is not None
         picture = codec.decode(data, task.header)
-        return Answer(decoded=_hand_over(picture, task.header, descriptors[1]))
+        parts = [picture.pixels] if picture.alpha is None else [picture.pixels, picture.alpha]
+        decoded = Decoded(
+            bits=8 if picture.pixels.dtype == np.uint8 else 16,
+            alpha=picture.alpha is not None,
+            converted=task.header.icc_profile is not None and picture.header.icc_profile is None,
+        )
+        return Answer(decoded=decoded), [np.ascontiguousarray(part).data.cast("B") for part in parts]
     except Exception as error:  # noqa: BLE001  whatever it is, it is the file's
-        return Answer(failure=failure_of(error))
-
-
-def _hand_over(picture: Picture, header: codec.Header, descriptor: int) -> Decoded:
-    pixels, alpha = picture.pixels, picture.alpha
-    parts = [pixels] if alpha is None else [pixels, alpha]
-    with mapped(descriptor, sum(part.nbytes for part in parts)) as room:
-        start = 0
-        for part in parts:
-            np.copyto(np.frombuffer(room, part.dtype, part.size, start).reshape(part.shape), part)
-            start += part.nbytes
-    converted = header.icc_profile is not None and picture.header.icc_profile is None
-    return Decoded(bits=8 if pixels.dtype == np.uint8 else 16, alpha=alpha is not None, converted=converted)
+        return Answer(failure=failure_of(error)), []
 
 
 def _limit(address_space: int) -> None:

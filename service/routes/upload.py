@@ -1,8 +1,6 @@
-"""Reads a request's pictures and options, and runs its work in a thread until the client hangs up."""
+"""Reads a request's pictures and options."""
 
-import threading
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -13,20 +11,14 @@ from fastapi import Request
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from service.admission import whole_seconds
 from service.archive import File, Limits, TooManyFiles, UnusableEntry, is_zip, read_zip
 from service.codec import FORMATS, media_type
-from service.problems import EXPECTED, MalformedRequest, UnsupportedMediaType
-from service.scheduler import Cancelled, Job, QueueFull
+from service.problems import MalformedRequest, UnsupportedMediaType
 from service.schemas import IF_NONE_MATCH
-from service.state import state_of
 
 Options = TypeVar("Options", bound=BaseModel)
-Result = TypeVar("Result")
 
 _MAX_FIELDS: Final = 32
-_WAIT_A_THREAD: Final = 4
-"""Requests that may wait for each thread; of more the bodies would pile up, and the last would wait for minutes."""
 _ANY_TYPE: Final = "application/octet-stream"
 _ZIP_TYPES: Final = ("application/zip", "application/x-zip-compressed")
 
@@ -137,93 +129,6 @@ async def _read_form(
             raise MalformedRequest("There is more than one file image.")
         raise TooManyFiles(most)
     return images, reference
-
-
-class Cancellation:
-    """Carries a client's hanging up to the jobs that work for it, whichever comes first."""
-
-    def __init__(self) -> None:
-        self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
-        self._lock = threading.Lock()
-        self._cancelled = False
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the client hung up."""
-        return self._cancelled
-
-    def attach(self, job: Job) -> None:
-        """Cancel this job when the client hangs up, or now where it has."""
-        with self._lock:
-            self._jobs.add(job)
-            cancelled = self._cancelled
-        if cancelled:
-            job.cancel()
-
-    def cancel(self) -> None:
-        """The client hung up."""
-        with self._lock:
-            self._cancelled = True
-            jobs = list(self._jobs)
-        for job in jobs:
-            job.cancel()
-
-
-def let_go(work: Callable[[], Result]) -> Result:
-    """Do work; an error that is expected loses its traceback, which leads to frames that hold the picture.
-
-    Libraries' frames tie an error, and all that it leads to, into a circle, which stays until the garbage collector
-    finds it.
-    """
-    try:
-        return work()
-    except EXPECTED as error:
-        raise error.with_traceback(None) from None
-
-
-async def run_in_thread(request: Request, work: Callable[[Cancellation], Result]) -> Result:
-    """Run blocking work in a thread; a client that hangs up cancels it, or leaves the line that waits for a thread.
-
-    Raises:
-        QueueFull: too many wait for a thread already.
-        Cancelled: the client hung up before there was one.
-        Exception: whatever the work raises.
-    """
-    cancellation, waiting = Cancellation(), anyio.CancelScope()
-    limiter: anyio.CapacityLimiter = request.app.state.workers
-    if limiter.statistics().tasks_waiting >= _WAIT_A_THREAD * limiter.total_tokens:
-        raise QueueFull(None, retry_after=whole_seconds(state_of(request).busy_s))
-    error: Exception | None = None
-    result: list[Result] = []
-
-    async def watch_client() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        cancellation.cancel()
-        waiting.cancel()
-
-    # the group would wrap what the work raises, so it is carried out by hand
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch_client)
-        with waiting:
-            await limiter.acquire_on_behalf_of(cancellation)
-        if waiting.cancelled_caught:
-            error = Cancelled()
-        else:
-            try:
-                alone = anyio.CapacityLimiter(1)  # its place is had already
-                result.append(await anyio.to_thread.run_sync(let_go, partial(work, cancellation), limiter=alone))
-            except Exception as raised:  # noqa: BLE001
-                error = raised
-            finally:
-                limiter.release_on_behalf_of(cancellation)
-        group.cancel_scope.cancel()
-    try:
-        if error is not None:
-            raise error
-        return result[0]
-    finally:
-        error = None  # it holds this frame, and the file that came with it: no circle is left for the collector
 
 
 BINARY: Final = {"type": "string", "format": "binary"}

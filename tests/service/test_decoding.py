@@ -1,6 +1,5 @@
 """Decode workers: what they answer, and what becomes of a file when one of them ends."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from service.codec import (
     PictureTooLarge,
     UnsupportedFormat,
 )
-from service.decoding import memory
 from service.decoding.messages import Answer, Disconnected, Failure, Task, exception_of, failure_of, parsed
 from service.decoding.pool import DecodePool, Ending, NoDecodeWorker
 from service.picture import Header
@@ -32,7 +30,7 @@ from tests import profiles
 
 LIMITS = PictureLimits(10**6)
 
-pytestmark = pytest.mark.skipif(not DecodePool.possible(), reason="needs a system that hands descriptors over")
+pytestmark = pytest.mark.skipif(not DecodePool.possible(), reason="files are decoded in the service here")
 
 
 @pytest.fixture(scope="module")
@@ -283,17 +281,6 @@ def test_a_worker_knows_none_of_the_settings(monkeypatch: pytest.MonkeyPatch) ->
         pool.close()
 
 
-def test_shared_memory_can_not_shrink_under_its_reader() -> None:
-    descriptor = memory.holding(b"abc")
-    try:
-        assert memory.content(descriptor) == b"abc"
-        if hasattr(os, "memfd_create"):
-            with pytest.raises(PermissionError):
-                os.ftruncate(descriptor, 0)
-    finally:
-        os.close(descriptor)
-
-
 def test_nothing_is_left_open(pool: DecodePool, photo: npt.NDArray[np.uint8]) -> None:
     data = file_of(photo)
     header = pool.read_header(data, LIMITS)
@@ -306,5 +293,5 @@ def test_nothing_is_left_open(pool: DecodePool, photo: npt.NDArray[np.uint8]) ->
 
 
 def test_a_task_names_only_what_it_needs() -> None:
-    text = Task(seconds=1, memory=2, limits=LIMITS).model_dump_json(exclude_defaults=True)
+    text = Task(length=3, seconds=1, memory=2, limits=LIMITS).model_dump_json(exclude_defaults=True)
     assert "header" not in text
