@@ -205,22 +205,3 @@ def test_what_failed_is_let_go_of_at_once(stormy: Server) -> None:
             with contextlib.suppress(httpx.ReadTimeout):
                 client.post("/enhance", files={"image": BIG}, timeout=0.1)
     at_rest(stormy, before)
-
-
-def test_no_more_wait_for_a_thread_than_there_is_sense_in(serve_session: Serve) -> None:
-    server = serve_session(workers=1)
-
-    def post(_: int) -> httpx.Response:
-        with server.client() as client:
-            return client.post("/enhance", files={"image": SMALL})
-
-    with ThreadPoolExecutor(32) as pool:
-        answers = list(pool.map(post, range(32)))
-    refused = [answer for answer in answers if answer.status_code == 429]
-    assert refused, "one is worked on and four wait; others came as those were done"
-    for answer in refused:
-        assert answer.json()["type"].endswith(":queue-full")
-        assert int(answer.headers["retry-after"]) >= 1
-    assert [answer.status_code for answer in answers if answer not in refused] == [200] * (32 - len(refused))
-    assert len(refused) < 32
-    assert server.stop() == 0
