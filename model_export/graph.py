@@ -133,7 +133,7 @@ def _replace(graph: GraphProto, nodes: Sequence[NodeProto]) -> None:
 
 
 def main() -> None:
-    """`python -m model_export.graph FILE ...` tidies exported files where they lie, and their lines in SHA256SUMS; `export` does it by itself."""
+    """`python -m model_export.graph FILE ...` tidies files, and their lines in SHA256SUMS; `export` does by itself."""
     for name in sys.argv[1:]:
         onnx.save(tidy(onnx.load(name)), Path(name))
         record(Path(name))
