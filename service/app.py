@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from service import problems
 from service.middleware import BodyLimit, CountRequests, Drain, Methods, RequestId, SameOrigin
 from service.routes import catalogue, enhance, evaluate, health, live, page
+from service.routes.threads import Threads
 from service.schemas import BatchErrors, EnhanceOptions, EvaluateOptions, ProblemDetails
 from service.settings import Settings
 from service.state import State
@@ -41,7 +42,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.workers = anyio.CapacityLimiter(state.settings.workers)
+        app.state.threads = Threads(state.settings.workers)
         state.start_in_thread()
         yield
         await anyio.to_thread.run_sync(state.stop)

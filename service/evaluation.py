@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from service.alignment import align
-from service.codec import as_srgb
-from service.pipeline import Outcome, Pipeline
+from service.codec import Header, as_srgb
+from service.pipeline import Outcome, Pipeline, Ticket
 from service.quality import colour_difference, psnr, require_same_size, seam_index, ssim
 from service.scheduler import Job
 from service.schemas import Alignment, EvaluateOptions, Evaluation, Gain, Scores
@@ -34,45 +34,61 @@ class Comparison:
     scores: Evaluation
 
 
-def compare(
+def admit(
     pipeline: Pipeline,
     image: bytes,
     reference: bytes,
     options: EvaluateOptions,
-    watch: Stopwatch,
     on_job: Callable[[Job], None] = lambda _: None,
+) -> tuple[Ticket, Header]:
+    """Give a picture its place, before it and its reference are decoded.
+
+    Args:
+        pipeline: what enhances it.
+        image, reference: the whole files.
+        options: how.
+        on_job: as `Pipeline.admit`.
+
+    Returns:
+        the picture's ticket, and the header of the reference.
+
+    Raises:
+        SizesDiffer: the files differ in size and are not to be aligned.
+        Exception: whatever `Pipeline.admit` raises.
+    """
+    header = pipeline.read_header(reference)
+    own = pipeline.read_header(image)
+    if not options.align:
+        require_same_size(own, header)
+    return pipeline.admit(image, options.camera, options.overlap, on_job=on_job, header=own), header
+
+
+def compare(
+    pipeline: Pipeline,
+    ticket: Ticket,
+    reference: bytes,
+    header: Header,
+    options: EvaluateOptions,
+    watch: Stopwatch,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Comparison:
     """Enhance a picture and measure it, before and after, against its reference.
 
     Args:
         pipeline: what enhances it.
-        image, reference: the whole files.
+        ticket: its place.
+        reference: the whole file.
+        header: what that says of itself.
         options: how.
         watch: gets the seconds of each stage.
-        on_job, progress: as `Pipeline.enhance`.
+        progress: as `Pipeline.enhance`.
 
     Raises:
-        SizesDiffer: the files differ in size and are not to be aligned.
         NotAligned, BarelyOverlaps: as `align`.
         TooSmall: as `ssim`.
         Exception: whatever `Pipeline.enhance` raises.
     """
-    header = pipeline.read_header(reference)
-    own = pipeline.read_header(image)
-    if not options.align:
-        require_same_size(own, header)
-    outcome = pipeline.enhance(
-        image,
-        watch,
-        options.camera,
-        options.strength,
-        options.overlap,
-        on_job=on_job,
-        progress=progress,
-        header=own,
-        keep_source=True,
-    )
+    outcome = pipeline.enhance(ticket, watch, options.strength, progress, keep_source=True)
     assert outcome.source is not None
     before = as_srgb(outcome.source)
     after = as_srgb(outcome.enhancement.picture)

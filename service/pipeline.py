@@ -27,6 +27,29 @@ class Decoder(Protocol):
 
 
 @dataclass(frozen=True)
+class Ticket:
+    """A file that has its place in the queue.
+
+    Attributes:
+        data: the whole file.
+        header: what it says of itself.
+        format: the format to answer in.
+        camera: whose generator it is for.
+        generator: the generator.
+        overlap: of its tiles, in pixels.
+        job: its place, which closing gives back.
+    """
+
+    data: bytes
+    header: Header
+    format: Format
+    camera: str
+    generator: Generator
+    overlap: int
+    job: Job
+
+
+@dataclass(frozen=True)
 class Outcome:
     """An enhanced picture.
 
@@ -74,51 +97,67 @@ class Pipeline:
         """Decode a file that is not to be enhanced; raises as the decoder."""
         return self._decoder.decode(data, header)
 
-    def enhance(
+    def admit(
         self,
         data: bytes,
-        watch: Stopwatch,
         camera: str | None = None,
-        strength: float = 1.0,
         overlap: Overlap = "balanced",
         format_: Format | None = None,
         on_job: Callable[[Job], None] = lambda _: None,
-        progress: Callable[[int, int], None] = lambda *_: None,
-        *,
         header: Header | None = None,
-        keep_source: bool = False,
-    ) -> Outcome:
-        """Enhance a file; the answer is not encoded yet.
+    ) -> Ticket:
+        """Give a file its place in the queue, before it is decoded; whoever asks closes the ticket's job.
 
         Args:
             data: the whole file.
-            watch: gets the seconds of each stage.
             camera: whose generator; None takes the default.
-            strength: 0..1.
             overlap: `balanced` is what the generator recommends, `fast` 16 pixels, `max` 64.
             format_: the answer's format; None takes the file's own, or JPEG where that can't be written.
-            on_job: is given the picture's job once it is admitted, so that it can be cancelled.
-            progress: as `Enhancer.enhance`.
+            on_job: is given the picture's job, so that it can be cancelled.
             header: what `read_header` said of the file, where it was asked already.
-            keep_source: whether the answer holds the decoded picture too; it is as large as the enhanced one.
 
         Raises:
-            UnknownCamera, SideTooLong, NotWritable, QueueFull: before the picture is decoded.
-            UnsupportedFormat, MalformedPicture, PictureTooLarge: as `codec.read_header` and `codec.decode`.
-            DecodingTooCostly, NoDecodeWorker: as `DecodePool`.
-            Cancelled, DeadlineExceeded, InferenceFailed, Closed: as `Enhancer.enhance`.
+            UnknownCamera, SideTooLong, NotWritable: it can't be done.
+            UnsupportedFormat, MalformedPicture, PictureTooLarge, DecodingTooCostly, NoDecodeWorker: as the decoder.
+            QueueFull, Closed: as `Enhancer.admit`.
         """
         chosen = camera or self._catalogue.default
         generator = self._catalogue[chosen]
         pixels = _OVERLAPS.get(overlap, generator.spec.overlap)
         header = header or self.read_header(data)
         answer = answer_format(header, format_)
-        with self._enhancer.admit(header.height, header.width, chosen, pixels, self._timeout_s) as job:
-            on_job(job)
-            with watch.stage("decode"):
-                source = self.decode(data, header)
-            enhancement = self._enhancer.enhance(source, job, pixels, strength, progress)
+        job = self._enhancer.admit(header.height, header.width, chosen, pixels, self._timeout_s)
+        on_job(job)
+        return Ticket(data, header, answer, chosen, generator, pixels, job)
+
+    def enhance(
+        self,
+        ticket: Ticket,
+        watch: Stopwatch,
+        strength: float = 1.0,
+        progress: Callable[[int, int], None] = lambda *_: None,
+        *,
+        keep_source: bool = False,
+    ) -> Outcome:
+        """Enhance a file that has its place; the answer is not encoded yet.
+
+        Args:
+            ticket: its place.
+            watch: gets the seconds of each stage.
+            strength: 0..1.
+            progress: as `Enhancer.enhance`.
+            keep_source: whether the answer holds the decoded picture too; it is as large as the enhanced one.
+
+        Raises:
+            MalformedPicture, DecodingTooCostly, NoDecodeWorker: as the decoder.
+            Cancelled, DeadlineExceeded, InferenceFailed, Closed: as `Enhancer.enhance`.
+        """
+        ticket.job.check()
+        with watch.stage("decode"):
+            source = self.decode(ticket.data, ticket.header)
+        enhancement = self._enhancer.enhance(source, ticket.job, ticket.overlap, strength, progress)
         watch.add("queue", enhancement.queue_s)
         watch.add("inference", enhancement.inference_s)
         watch.add("blend", enhancement.blend_s)
-        return Outcome(source if keep_source else None, enhancement, answer, chosen, generator)
+        kept = source if keep_source else None
+        return Outcome(kept, enhancement, ticket.format, ticket.camera, ticket.generator)

@@ -151,16 +151,9 @@ def _enhance(
     pipeline: Pipeline, options: Options, task: Task, running: Running, tiles_done: Callable[[int, int], None]
 ) -> int:
     """Return how many pixels the picture has."""
-    outcome = pipeline.enhance(
-        task.read(),
-        Stopwatch(),
-        options.camera,
-        options.strength,
-        options.overlap,
-        options.format,
-        running.attach,
-        tiles_done,
-    )
+    ticket = pipeline.admit(task.read(), options.camera, options.overlap, options.format, running.attach)
+    with ticket.job:
+        outcome = pipeline.enhance(ticket, Stopwatch(), options.strength, tiles_done)
     picture = outcome.enhancement.picture
     task.write(encode(picture, outcome.format, options.encoder_quality, options.metadata == "keep", spend=True))
     return picture.header.height * picture.header.width

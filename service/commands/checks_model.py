@@ -109,7 +109,9 @@ def _timed(state: State, ready: float) -> Check:
     file = encode(Picture((ramp + noise).clip(0, 255).astype(np.uint8), Header("jpeg", _TEST_SIDE, _TEST_SIDE)), "jpeg")
 
     def enhance(_: int) -> int:
-        outcome = pipeline.enhance(file, Stopwatch())
+        ticket = pipeline.admit(file)
+        with ticket.job:
+            outcome = pipeline.enhance(ticket, Stopwatch())
         encode(outcome.enhancement.picture, "jpeg", spend=True)
         return outcome.enhancement.layout.tiles
 

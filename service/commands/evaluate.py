@@ -25,7 +25,7 @@ from service.commands.interruption import Interruption
 from service.commands.matching import match
 from service.commands.parallel import Running, default_jobs, in_parallel
 from service.commands.tables import Failure, Row, as_csv, as_html, as_json, as_table, row_of
-from service.evaluation import compare
+from service.evaluation import admit, compare
 from service.pipeline import Overlap, Pipeline
 from service.scheduler import Cancelled
 from service.schemas import EvaluateOptions
@@ -139,9 +139,9 @@ def _measure(
         def work(pair: _Pair, running: Running) -> Row:
             with display.file(pair.name, pair.size) as tiles_done:
                 picture, reference = pair.picture.read_bytes(), _reference(pipeline, pair.reference)
-                comparison = compare(
-                    pipeline, picture, reference, options, Stopwatch(), running.attach, progress=tiles_done
-                )
+                ticket, header = admit(pipeline, picture, reference, options, running.attach)
+                with ticket.job:
+                    comparison = compare(pipeline, ticket, reference, header, options, Stopwatch(), tiles_done)
                 return row_of(pair.name, comparison, thumbnails=thumbnails)
 
         for pair, future in in_parallel(work, pairs, jobs or default_jobs(), interruption):

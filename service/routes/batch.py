@@ -1,7 +1,7 @@
 """Several pictures in, one zip out, written while it is made."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from service import problems
 from service.archive import File, Names, ZipWriter
 from service.codec import Format
-from service.routes.upload import Cancellation
+from service.routes.threads import Cancellation
 from service.scheduler import QueueFull
 from service.schemas import BatchError, BatchErrors
 
@@ -26,8 +26,8 @@ ERRORS: Final = "errors.json"
 UNDER_WAY: Final = 4
 """Pictures of a request that are worked on at a time: one decoded and one encoded while others have the device."""
 
-Work = Callable[[bytes, Cancellation], tuple[bytes, Format]]
-"""Enhances one file, in a thread of its own."""
+Work = Callable[[File, Cancellation], Awaitable[tuple[bytes, Format]]]
+"""Enhances one file."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,6 @@ class EnhancedZip(StreamingResponse):
         self,
         files: Sequence[File],
         work: Work,
-        limiter: anyio.CapacityLimiter,
         patience_s: float,
         format_: Format | None = None,
         headers: Mapping[str, str] | None = None,
@@ -59,7 +58,6 @@ class EnhancedZip(StreamingResponse):
         Args:
             files: the pictures.
             work: enhances one.
-            limiter: of the threads.
             patience_s: seconds that a picture may wait for room in the queue, beyond its own time.
             format_: what all are answered in, None where each is answered as it came.
             headers: of the answer.
@@ -67,7 +65,6 @@ class EnhancedZip(StreamingResponse):
         super().__init__((), headers={"Content-Disposition": 'attachment; filename="enhanced.zip"', **(headers or {})})
         self._files = files
         self._work = work
-        self._limiter = limiter
         self._patience_s = patience_s
         # numbered in the order that they came in, whichever is done first
         planned, suffixes = Names(), () if format_ is None else suffixes_of(format_)
@@ -116,9 +113,7 @@ class EnhancedZip(StreamingResponse):
         waited = 0
         while True:
             try:
-                return await anyio.to_thread.run_sync(
-                    lambda: self._work(file.read(), self._cancellation), limiter=self._limiter
-                )
+                return await self._work(file, self._cancellation)
             except QueueFull as full:
                 # the client has sent all its pictures and can't come back with one: it is done here in its stead
                 waited += full.retry_after

@@ -1,19 +1,19 @@
 """POST /enhance: a picture in, the enhanced picture out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-import anyio
 from fastapi import APIRouter, Request, Response
 
-from service.archive import Limits
-from service.codec import FORMATS, Format, as_srgb, encode, media_type
+from service.archive import File, Limits
+from service.codec import FORMATS, Format, Header, as_srgb, encode, media_type
 from service.negotiation import accepted, entity_tag, is_known
-from service.pipeline import Outcome
+from service.pipeline import Outcome, Ticket
 from service.problems import documented
 from service.quality import psnr, require_same_size, ssim
 from service.routes.batch import EnhancedZip
-from service.routes.upload import BINARY, Cancellation, Upload, form_schema, read_upload, run_in_thread
+from service.routes.threads import Cancellation, Threads, until_hung_up
+from service.routes.upload import BINARY, Upload, form_schema, read_upload
 from service.schemas import EnhanceOptions
 from service.state import State, state_of
 from service.telemetry import Stopwatch
@@ -79,32 +79,38 @@ async def enhance(request: Request) -> Response:
     limits = Limits(settings.max_files, settings.max_body_bytes, settings.max_unzipped_bytes)
     accept = ", ".join(request.headers.getlist("accept"))
     upload = await read_upload(request, EnhanceOptions, limits)
+    threads: Threads = request.app.state.threads
     if upload.several:
-        return _answer_several(state, upload, accept, request.app.state.workers)
+        return _answer_several(state, upload, accept, threads)
     known = request.headers.getlist("if-none-match")
-    return await run_in_thread(
-        request, lambda cancellation: _work(state, upload, upload.image, accept, known, cancellation)
+    one, cancellation = _One(state, upload, accept, known), Cancellation()
+    return await until_hung_up(
+        request.receive, lambda: threads.enhance(lambda: one.admit(cancellation), one.answer), cancellation
     )
 
 
-def _answer_several(
-    state: State, upload: Upload[EnhanceOptions], accept: str, limiter: anyio.CapacityLimiter
-) -> Response:
-    options = upload.options
+def _answer_several(state: State, upload: Upload[EnhanceOptions], accept: str, threads: Threads) -> Response:
+    options, pipeline = upload.options, state.pipeline
     camera = options.camera or state.catalogue.default
     generator = state.catalogue[camera]  # a camera that there is none for is told at once, not once a picture
 
-    def work(image: bytes, cancellation: Cancellation) -> tuple[bytes, Format]:
+    async def enhance(file: File, cancellation: Cancellation) -> tuple[bytes, Format]:
         watch = Stopwatch()
-        header = state.pipeline.read_header(image)
-        wanted = options.format or accepted_format(accept, header.format)
-        outcome = state.pipeline.enhance(
-            image, watch, camera, options.strength, options.overlap, wanted, cancellation.attach, header=header
-        )
-        with watch.stage("encode"):
-            body = _encode(outcome, options)
-        watch.observe(state.metrics)
-        return body, outcome.format
+
+        def admit() -> Ticket:
+            image = file.read()
+            header = pipeline.read_header(image)
+            wanted = options.format or accepted_format(accept, header.format)
+            return pipeline.admit(image, camera, options.overlap, wanted, cancellation.attach, header)
+
+        def work(ticket: Ticket) -> tuple[bytes, Format]:
+            outcome = pipeline.enhance(ticket, watch, options.strength)
+            with watch.stage("encode"):
+                body = _encode(outcome, options)
+            watch.observe(state.metrics)
+            return body, outcome.format
+
+        return await threads.enhance(admit, work)
 
     headers = {
         "X-Pix2DSLR-Camera": camera,
@@ -112,44 +118,53 @@ def _answer_several(
         "Vary": "Accept",
         "Cache-Control": "no-store",  # as it is written its entries come in another order each time
     }
-    patience = state.settings.request_timeout_s
-    return EnhancedZip(upload.files, work, limiter, patience, options.format, headers)
+    return EnhancedZip(upload.files, enhance, state.settings.request_timeout_s, options.format, headers)
 
 
-def _work(
-    state: State,
-    upload: Upload[EnhanceOptions],
-    image: bytes,
-    accept: str,
-    known: Sequence[str],
-    cancellation: Cancellation,
-) -> Response:
-    options, pipeline, watch = upload.options, state.pipeline, Stopwatch()
-    header = pipeline.read_header(image)
-    wanted = options.format or accepted_format(accept, header.format)
-    camera = options.camera or state.catalogue.default
-    tag = _tag(state, upload, image, camera, wanted)
-    caching = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept"}
-    if is_known(known, tag):
-        return Response(status_code=304, headers=caching)
-    reference = None if upload.reference is None else pipeline.read_header(upload.reference)
-    if reference is not None:
-        require_same_size(header, reference)
-    outcome = pipeline.enhance(
-        image, watch, camera, options.strength, options.overlap, wanted, cancellation.attach, header=header
-    )
-    headers = {**outcome_headers(outcome), **caching}
-    if upload.reference is not None and reference is not None:
-        output = outcome.enhancement.picture
-        with watch.stage("quality"):
-            shown, truth = as_srgb(output), as_srgb(pipeline.decode(upload.reference, reference))
-            headers["X-PSNR"] = f"{psnr(shown, truth):.3f}"
-            headers["X-SSIM"] = f"{ssim(shown, truth):.4f}"
-    with watch.stage("encode"):
-        body = _encode(outcome, options)
-    headers["Server-Timing"] = watch.server_timing()
-    watch.observe(state.metrics)
-    return Response(body, media_type=media_type(outcome.format), headers=headers)
+class _One:
+    """A request for one picture."""
+
+    def __init__(self, state: State, upload: Upload[EnhanceOptions], accept: str, known: Sequence[str]) -> None:
+        self._state = state
+        self._upload = upload
+        self._accept = accept
+        self._known = known
+        self._watch = Stopwatch()
+        self._caching: Mapping[str, str] = {}
+        self._reference: Header | None = None
+
+    def admit(self, cancellation: Cancellation) -> Ticket | Response:
+        """Read the headers and give the picture its place; a client that has its answer already gets 304."""
+        upload, options, pipeline = self._upload, self._upload.options, self._state.pipeline
+        image = upload.image
+        header = pipeline.read_header(image)
+        wanted = options.format or accepted_format(self._accept, header.format)
+        camera = options.camera or self._state.catalogue.default
+        tag = _tag(self._state, upload, image, camera, wanted)
+        self._caching = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept"}
+        if is_known(self._known, tag):
+            return Response(status_code=304, headers=self._caching)
+        if upload.reference is not None:
+            self._reference = pipeline.read_header(upload.reference)
+            require_same_size(header, self._reference)
+        return pipeline.admit(image, camera, options.overlap, wanted, cancellation.attach, header)
+
+    def answer(self, ticket: Ticket) -> Response:
+        """Enhance the picture, and measure it where there is a reference."""
+        options, pipeline, watch = self._upload.options, self._state.pipeline, self._watch
+        outcome = pipeline.enhance(ticket, watch, options.strength)
+        headers = {**outcome_headers(outcome), **self._caching}
+        if self._upload.reference is not None and self._reference is not None:
+            output = outcome.enhancement.picture
+            with watch.stage("quality"):
+                shown, truth = as_srgb(output), as_srgb(pipeline.decode(self._upload.reference, self._reference))
+                headers["X-PSNR"] = f"{psnr(shown, truth):.3f}"
+                headers["X-SSIM"] = f"{ssim(shown, truth):.4f}"
+        with watch.stage("encode"):
+            body = _encode(outcome, options)
+        headers["Server-Timing"] = watch.server_timing()
+        watch.observe(self._state.metrics)
+        return Response(body, media_type=media_type(outcome.format), headers=headers)
 
 
 def _encode(outcome: Outcome, options: EnhanceOptions) -> bytes:

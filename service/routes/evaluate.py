@@ -6,11 +6,13 @@ from fastapi import APIRouter, Header, Request, Response
 
 from service.codec import FORMATS, Picture, encode, media_type
 from service.codec import Header as PictureHeader
-from service.evaluation import compare, side_by_side
+from service.evaluation import Comparison, admit, compare, side_by_side
 from service.negotiation import accepted
+from service.pipeline import Ticket
 from service.problems import MalformedRequest, documented
 from service.routes.enhance import outcome_headers
-from service.routes.upload import Cancellation, Upload, form_schema, read_upload, run_in_thread
+from service.routes.threads import Cancellation, Threads, until_hung_up
+from service.routes.upload import form_schema, read_upload
 from service.schemas import EvaluateOptions, Evaluation
 from service.state import State, state_of
 from service.telemetry import Stopwatch
@@ -41,14 +43,23 @@ async def evaluate(request: Request, accept: Annotated[str, Header()] = "*/*") -
     if upload.reference is None:
         raise MalformedRequest("The file reference is missing.")
     reference, state = upload.reference, state_of(request)
-    return await run_in_thread(request, lambda cancellation: _work(state, upload, reference, accept, cancellation))
+    options, cancellation, watch = upload.options, Cancellation(), Stopwatch()
+    headers: list[PictureHeader] = []
+
+    def begin() -> Ticket:
+        ticket, header = admit(state.pipeline, upload.image, reference, options, cancellation.attach)
+        headers.append(header)
+        return ticket
+
+    def work(ticket: Ticket) -> Response:
+        comparison = compare(state.pipeline, ticket, reference, headers[0], options, watch)
+        return _answer(comparison, accept, watch, state)
+
+    threads: Threads = request.app.state.threads
+    return await until_hung_up(request.receive, lambda: threads.enhance(begin, work), cancellation)
 
 
-def _work(
-    state: State, upload: Upload[EvaluateOptions], file: bytes, accept: str, cancellation: Cancellation
-) -> Response:
-    watch = Stopwatch()
-    comparison = compare(state.pipeline, upload.image, file, upload.options, watch, cancellation.attach)
+def _answer(comparison: Comparison, accept: str, watch: Stopwatch, state: State) -> Response:
     outcome = comparison.outcome
     kind = accepted(accept, "application/json", [media_type(name) for name in FORMATS])
     wanted = next((name for name in FORMATS if media_type(name) == kind), None)

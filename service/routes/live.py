@@ -33,15 +33,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
-import anyio.to_thread
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from service.codec import FORMATS, encode, media_type
 from service.live import Frame, Frames, TooManyWait
+from service.pipeline import Ticket
 from service.problems import MalformedRequest, NotReady, response_to
 from service.quality import seam_index
-from service.routes.upload import Cancellation
+from service.routes.threads import Cancellation, Threads
 from service.scheduler import Cancelled, Job
 from service.schemas import LiveCancel, LiveOptions
 from service.state import State, state_of
@@ -213,8 +213,7 @@ class _Connection:
         async with anyio.create_task_group() as group:
             group.start_soon(tell)
             try:
-                limiter = self._websocket.app.state.workers
-                result.append(await anyio.to_thread.run_sync(_work, self._state, frame.item, reports, limiter=limiter))
+                result.append(await self._enhance(frame.item, reports))
             except Exception as raised:  # noqa: BLE001
                 error = raised
             group.cancel_scope.cancel()
@@ -227,6 +226,14 @@ class _Connection:
             await self._tell_news(frame, reports)
             ((facts, picture),) = result
             await self._send_end("result", frame.number, picture, **facts)
+
+    async def _enhance(self, task: _Task, reports: _Reports) -> tuple[Mapping[str, Any], bytes]:
+        threads: Threads = self._websocket.app.state.threads
+        options, pipeline = task.options, self._state.pipeline
+        return await threads.enhance(
+            lambda: pipeline.admit(task.data, options.camera, options.overlap, options.format, on_job=reports.on_job),
+            lambda ticket: _work(self._state, ticket, options, reports),
+        )
 
     async def _tell_news(self, frame: Frame[_Task], reports: _Reports) -> None:
         if reports.told < 0:
@@ -261,18 +268,10 @@ class _Connection:
                 self._gone = True  # the reader is told as well, and ends it all
 
 
-def _work(state: State, task: _Task, reports: _Reports) -> tuple[Mapping[str, Any], bytes]:
-    options, watch = task.options, Stopwatch()
+def _work(state: State, ticket: Ticket, options: LiveOptions, reports: _Reports) -> tuple[Mapping[str, Any], bytes]:
+    watch = Stopwatch()
     outcome = state.pipeline.enhance(
-        task.data,
-        watch,
-        options.camera,
-        options.strength,
-        options.overlap,
-        options.format,
-        reports.on_job,
-        reports.on_progress,
-        keep_source=options.seam_index,
+        ticket, watch, options.strength, reports.on_progress, keep_source=options.seam_index
     )
     output = outcome.enhancement.picture
     height, width = output.pixels.shape[:2]

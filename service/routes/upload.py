@@ -1,8 +1,6 @@
-"""Reads a request's pictures and options, and runs its work in a thread until the client hangs up."""
+"""Reads a request's pictures and options."""
 
-import threading
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -16,11 +14,9 @@ from starlette.exceptions import HTTPException
 from service.archive import File, Limits, TooManyFiles, UnusableEntry, is_zip, read_zip
 from service.codec import FORMATS, media_type
 from service.problems import MalformedRequest, UnsupportedMediaType
-from service.scheduler import Job
 from service.schemas import IF_NONE_MATCH
 
 Options = TypeVar("Options", bound=BaseModel)
-Result = TypeVar("Result")
 
 _MAX_FIELDS: Final = 32
 _ANY_TYPE: Final = "application/octet-stream"
@@ -133,64 +129,6 @@ async def _read_form(
             raise MalformedRequest("There is more than one file image.")
         raise TooManyFiles(most)
     return images, reference
-
-
-class Cancellation:
-    """Carries a client's hanging up to the jobs that work for it, whichever comes first."""
-
-    def __init__(self) -> None:
-        self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
-        self._lock = threading.Lock()
-        self._cancelled = False
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the client hung up."""
-        return self._cancelled
-
-    def attach(self, job: Job) -> None:
-        """Cancel this job when the client hangs up, or now where it has."""
-        with self._lock:
-            self._jobs.add(job)
-            cancelled = self._cancelled
-        if cancelled:
-            job.cancel()
-
-    def cancel(self) -> None:
-        """The client hung up."""
-        with self._lock:
-            self._cancelled = True
-            jobs = list(self._jobs)
-        for job in jobs:
-            job.cancel()
-
-
-async def run_in_thread(request: Request, work: Callable[[Cancellation], Result]) -> Result:
-    """Run blocking work in a thread; a client that hangs up cancels it.
-
-    Raises: whatever the work raises.
-    """
-    cancellation = Cancellation()
-    limiter = request.app.state.workers
-    error: Exception | None = None
-    result: list[Result] = []
-
-    async def watch_client() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        cancellation.cancel()
-
-    # the group would wrap what the work raises, so it is carried out by hand
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch_client)
-        try:
-            result.append(await anyio.to_thread.run_sync(work, cancellation, limiter=limiter))
-        except Exception as raised:  # noqa: BLE001
-            error = raised
-        group.cancel_scope.cancel()
-    if error is not None:
-        raise error
-    return result[0]
 
 
 BINARY: Final = {"type": "string", "format": "binary"}

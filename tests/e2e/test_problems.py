@@ -120,6 +120,29 @@ def test_every_documented_problem_is_met_by_a_test() -> None:
     assert {each.type for each in all_problems()} == here | below | elsewhere
 
 
+def test_a_full_queue_and_a_small_picture_wait_for_no_thread(serve_session: Serve) -> None:
+    narrow = serve_session(workers=1, max_queued_tiles=2 * BIG_TILES + 100)
+    with ThreadPoolExecutor() as pool, narrow.client() as client:
+        under_way = [in_flight(narrow, pool), pool.submit(client.post, "/enhance", files={"image": BIG})]
+        while narrow.metric("pix2dslr_queue_tiles") <= BIG_TILES:  # the second has its place, and no thread
+            assert not under_way[0].done()
+        problem(client.post("/enhance", files={"image": BIG}), "queue-full", 429)
+        assert client.post("/enhance", files={"image": GOOD}).status_code == 200
+        assert not under_way[1].done()
+        assert [each.result().status_code for each in under_way] == [200, 200]
+
+
+def test_who_hangs_up_before_a_thread_is_free_gives_the_place_back(serve_session: Serve) -> None:
+    narrow = serve_session(workers=1)
+    with ThreadPoolExecutor() as pool:
+        first = in_flight(narrow, pool)
+        with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=narrow.url, timeout=0.2, trust_env=False) as gone:
+            gone.post("/enhance", files={"image": BIG})
+        while narrow.metric("pix2dslr_queue_tiles") > BIG_TILES:
+            assert not first.done()
+        assert first.result().status_code == 200
+
+
 def test_decoding_that_takes_too_long(serve_session: Serve, identity_folder: Path) -> None:
     hasty = serve_session(models=identity_folder, decode_timeout_s=1e-4)
     with hasty.client() as client:

@@ -8,19 +8,23 @@ from collections.abc import Callable
 from functools import partial
 
 import anyio
+import anyio.to_thread
 import pytest
 from starlette.types import Message
 
 from service.archive import File
 from service.codec import Format
-from service.routes.batch import UNDER_WAY, EnhancedZip, Work
-from service.routes.upload import Cancellation
+from service.routes.batch import UNDER_WAY, EnhancedZip
+from service.routes.threads import Cancellation
 from service.scheduler import QueueFull
 from service.schemas import BatchErrors
 
 
 def named(count: int) -> list[File]:
     return [File(f"{i}.png", partial(bytes, [i])) for i in range(count)]
+
+
+Work = Callable[[bytes, Cancellation], tuple[bytes, Format]]
 
 
 def answer(files: list[File], work: Work, send: Callable[[Message], None], patience_s: float = 10) -> None:
@@ -34,9 +38,11 @@ def answer(files: list[File], work: Work, send: Callable[[Message], None], patie
         async def send_async(message: Message) -> None:
             send(message)
 
-        limiter = anyio.CapacityLimiter(UNDER_WAY)
+        async def enhance(file: File, cancellation: Cancellation) -> tuple[bytes, Format]:
+            return await anyio.to_thread.run_sync(work, file.read(), cancellation)
+
         with anyio.fail_after(30):
-            await EnhancedZip(files, work, limiter, patience_s)({"type": "http"}, receive, send_async)
+            await EnhancedZip(files, enhance, patience_s)({"type": "http"}, receive, send_async)
 
     anyio.run(main)
 

@@ -1,0 +1,113 @@
+"""Runs a request's blocking work in threads: first what decides on it, then what takes long, until the client hangs up.
+
+What decides, the header and the place in the queue, never waits for pictures that are under way: a full queue is told
+at once, and not when a thread is free.
+"""
+
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import anyio
+import anyio.to_thread
+from starlette.types import Receive
+
+from service.pipeline import Ticket
+from service.scheduler import Cancelled, Job
+
+Result = TypeVar("Result")
+
+_SMALL: Final = 64
+"""Tiles of a small picture, up to 0.8 megapixels. Its thread needs little memory, and none that larger ones have."""
+
+
+class Cancellation:
+    """Carries a client's hanging up to the jobs that work for it, whichever comes first."""
+
+    def __init__(self) -> None:
+        self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._cancelled = False
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the client hung up."""
+        return self._cancelled
+
+    def attach(self, job: Job) -> None:
+        """Cancel this job when the client hangs up, or now where it has."""
+        with self._lock:
+            self._jobs.add(job)
+            cancelled = self._cancelled
+        if cancelled:
+            job.cancel()
+
+    def cancel(self) -> None:
+        """The client hung up."""
+        with self._lock:
+            self._cancelled = True
+            jobs = list(self._jobs)
+        for job in jobs:
+            job.cancel()
+
+
+class Threads:
+    """How many threads work at a time; those of an app."""
+
+    def __init__(self, workers: int) -> None:
+        """Set the limits.
+
+        Args:
+            workers: pictures that are decoded, blended or encoded at a time; as many small ones besides.
+        """
+        self._deciding = anyio.CapacityLimiter(workers)
+        self._small = anyio.CapacityLimiter(workers)
+        self._large = anyio.CapacityLimiter(workers)
+
+    async def enhance(self, admit: Callable[[], Ticket | Result], work: Callable[[Ticket], Result]) -> Result:
+        """Enhance a picture in two steps, and give its place back whatever happens.
+
+        Args:
+            admit: reads what decides and gives the picture its place, or has the answer already.
+            work: does the rest.
+
+        Raises: whatever either raises.
+        """
+        admitted = await anyio.to_thread.run_sync(admit, limiter=self._deciding)
+        if not isinstance(admitted, Ticket):
+            return admitted
+        with admitted.job as job:
+            limiter = self._small if job.tiles <= _SMALL else self._large
+            return await anyio.to_thread.run_sync(work, admitted, limiter=limiter)
+
+
+async def until_hung_up(receive: Receive, work: Callable[[], Awaitable[Result]], cancellation: Cancellation) -> Result:
+    """Await work until it is done, or until the client hangs up, which cancels it.
+
+    Raises:
+        Cancelled: the client hung up.
+        Exception: whatever the work raises.
+    """
+    error: Exception | None = None
+    result: list[Result] = []
+
+    async def watch_client() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        cancellation.cancel()
+        group.cancel_scope.cancel()  # it may still wait for a thread
+
+    # the group would wrap what the work raises, so it is carried out by hand
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch_client)
+        try:
+            result.append(await work())
+        except Exception as raised:  # noqa: BLE001
+            error = raised
+        group.cancel_scope.cancel()
+    if error is not None:
+        raise error
+    if not result:
+        raise Cancelled
+    return result[0]
