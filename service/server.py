@@ -168,7 +168,10 @@ def serve(app: FastAPI, host: str, port: int) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (TypeError, UnicodeError) as error:  # how Python tells that a name can be none
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from error
     # inherited by every connection: asyncio sets it only on sockets that name their protocol, and without it each
     # answer on a kept-alive connection waited 40 ms for the client's delayed acknowledgement
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -40,6 +40,4 @@ def serve(
         # the system's own words; a name that is not found has a number of its own below 0, and the address behind it
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror).partition(" (")[0]
         fail(f"can't listen on {settings.host}:{settings.port}: {reason}")
-    except UnicodeError:  # how a name that can be none is told
-        fail(f"can't listen on {settings.host}:{settings.port}: {settings.host} is no host name")
     raise typer.Exit(code)
