@@ -213,10 +213,13 @@ def test_a_device_that_fails_now_and_then_is_not_noticed(tmp_path: Path) -> None
     model = write_generator(tmp_path / "m.onnx", fails=0.1)
     scheduler = scheduler_on(model, lanes=2, on_failure=failures.append)
     tiles = np.random.default_rng(0).integers(0, 256, (400, TILE, TILE, 3), np.uint8)
-    with scheduler.admit(len(tiles), "c", 60) as job:
-        answer = job.wait(job.submit(len(tiles), partial(_copy, tiles)))
+    for _ in range(20):  # each fails somewhere with a chance of 99.5 %
+        with scheduler.admit(len(tiles), "c", 60) as job:
+            answer = job.wait(job.submit(len(tiles), partial(_copy, tiles)))
+        np.testing.assert_array_equal(np.rint(np.stack(answer) * 255).astype(np.uint8), tiles)
+        if failures:
+            break
     scheduler.close()
-    np.testing.assert_array_equal(np.rint(np.stack(answer) * 255).astype(np.uint8), tiles)
     assert failures
     assert scheduler.waiting == 0
 
