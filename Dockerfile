@@ -35,7 +35,7 @@ LABEL org.opencontainers.image.title="pix2dslr" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/venv /opt/venv
-# The root file system may be read-only; uploads larger than 1 MB wait in /tmp, which then must be a tmpfs.
+# The root file system may be read-only: uploads stay in memory.
 # ORT_DISABLE_TELEMETRY: ONNX Runtime's own wheels send usage data to Microsoft unless told not to.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -6,7 +6,9 @@ DATA ?= data
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test lint format bench model model-iphone model-blackberry model-sony image clean
+MINUTES ?= 10
+
+.PHONY: serve test lint format fuzz audit bench model model-iphone model-blackberry model-sony image clean
 
 serve: .venv/.serve
 	$(BIN)/pix2dslr serve --host $(HOST) --port $(PORT)
@@ -24,6 +26,17 @@ lint: .venv/.test
 format: .venv/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# what it finds is kept in .fuzz, each with the command that runs it again
+fuzz: .venv/.test
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
+# fails where the advisories can't be asked for, rather than pass without them
+audit: .venv/.test
+	$(PIP) --editable '.[audit]'
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints-cuda.txt
+	$(BIN)/ruff check --select S .
 
 bench: .venv/.test
 	$(BIN)/python -m benchmarks
@@ -62,7 +75,7 @@ image:
 	docker compose build
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=")'

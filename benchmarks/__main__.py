@@ -28,6 +28,7 @@ from benchmarks.server import Server, naive_server, running_server
 from model_export.contenders import Network, open_network
 from model_export.export import Loaded, export
 from model_export.networks import UNetGenerator
+from service.model_files import record
 from service.settings import SHIPPED_MODELS
 from service.spec import CONTEXT, TILE
 from service.tiling import plan
@@ -137,6 +138,7 @@ def section_big(run: Run) -> None:
     models.mkdir(exist_ok=True)
     for path in (IPHONE, textbook(run.folder)):
         (models / path.name).write_bytes(path.read_bytes())
+        record(models / path.name)
     with running_server({"MODELS": str(models)}) as server:
         times = medians({"HTTP": lambda: enhance(server, data), "raw": lambda: run.raw.seconds(tiles)}, run.rounds)
         run.add(Row("12-megapixel JPEG, one client", "raw tiles", "s", times["HTTP"], times["raw"]))

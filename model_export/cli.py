@@ -32,7 +32,8 @@ from model_export.score_inputs import find_outputs, find_pairs, find_photos
 from model_export.scoring import PairScore
 from model_export.train import Trainer
 from service.alignment import NotAligned
-from service.generator import ModelUnusable, cpu_threads
+from service.generator import cpu_threads
+from service.model_files import ModelUnusable
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -151,7 +152,10 @@ def export(
     dslr: Annotated[Path | None, typer.Option(help="and of the DSLR's, equally named")] = None,
     names: Annotated[Path | None, typer.Option(help="file with the names to score, one a line  [default: all]")] = None,
 ) -> None:
-    """Write an ONNX file that keeps the service's contract; refused unless it answers as torch does."""
+    """Write an ONNX file that keeps the service's contract; refused unless it answers as torch does.
+
+    Its line in SHA256SUMS beside it is written too: the service loads only what is listed there.
+    """
     with _plain_errors():
         loaded = exporting.load(checkpoint, camera, trained_on)
         if strength != 1:

@@ -12,7 +12,8 @@ import onnx
 import onnxruntime as ort
 
 from model_export.pairs import PairPaths, PairsError, match_folders
-from service.generator import Generator, ModelUnusable, cpu_threads
+from service.generator import Generator, cpu_threads
+from service.model_files import ModelUnusable
 from service.tiling import Blender, context_of, cut_row, plan
 
 Image = npt.NDArray[np.uint8]

@@ -24,6 +24,7 @@ from model_export.networks import Generator, SpaceToDepthUNet, UNet128, UNetGene
 from model_export.pairs import PairPaths
 from model_export.scoring import score
 from service.generator import Generator as OnnxGenerator
+from service.model_files import record
 from service.spec import GeneratorSpec
 
 MIN_PSNR = {"float32": 60.0, "float16": 45.0}
@@ -191,7 +192,7 @@ def export(
     contexts: npt.NDArray[np.uint8],
     half: bool = False,
 ) -> tuple[GeneratorSpec, Match]:
-    """Write an ONNX file that keeps the contract.
+    """Write an ONNX file that keeps the contract, and its line in the folder's SHA256SUMS.
 
     Args:
         loaded: the generator.
@@ -238,6 +239,7 @@ def export(
                 f"{match.max_difference:.2g}); at least {floor:.0f} dB are needed"
             )
         partial.replace(target)
+    record(target)
     return spec, match
 
 

@@ -16,6 +16,8 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
+from service.model_files import record
+
 _NCHW_TO_NHWC: Final = [0, 2, 3, 1]
 
 
@@ -131,9 +133,10 @@ def _replace(graph: GraphProto, nodes: Sequence[NodeProto]) -> None:
 
 
 def main() -> None:
-    """`python -m model_export.graph FILE ...` tidies exported files where they lie; `export` does it by itself."""
+    """`python -m model_export.graph FILE ...` tidies files, and their lines in SHA256SUMS; `export` does so itself."""
     for name in sys.argv[1:]:
         onnx.save(tidy(onnx.load(name)), Path(name))
+        record(Path(name))
 
 
 if __name__ == "__main__":

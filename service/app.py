@@ -12,8 +12,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from service import problems
-from service.middleware import BodyLimit, CountRequests, Drain, Methods, RequestId, SameOrigin
-from service.routes import catalogue, enhance, evaluate, health, live, page
+from service.edge.bodies import Bodies
+from service.edge.clients import LimitClients
+from service.edge.headers import SecurityHeaders, TrustedHosts
+from service.edge.house import House
+from service.edge.keys import Authenticate
+from service.middleware import CountRequests, Drain, Methods, RequestId, SameOrigin
+from service.routes import catalogue, docs, enhance, evaluate, health, live, page
 from service.routes.threads import Threads
 from service.schemas import BatchErrors, EnhanceOptions, EvaluateOptions, ProblemDetails
 from service.settings import Settings
@@ -22,6 +27,18 @@ from service.versions import package_version
 
 WORK_PATHS: Final = frozenset({"/enhance", "/evaluate", "/cameras", "/live"})
 """Paths that answer 503 while the service is not ready."""
+
+PROBES: Final = frozenset({"/livez", "/readyz", "/healthz"})
+"""Paths that are answered whoever asks, for whatever host."""
+
+OPEN_PATHS: Final = PROBES | {"/", "/docs", "/openapi.json"}
+"""Paths that need no API key. The page has to be there to ask for one, and it and the reference say nothing that the
+source does not; metrics tell how busy the house is, and need one."""
+
+OPEN_FOLDERS: Final = ("/page/",)
+"""Likewise all below these."""
+
+_KEYS_LOOK_EVERY_S: Final = 1.0
 
 
 EXPOSED_HEADERS: Final = (
@@ -37,15 +54,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     Args:
         settings: None reads the environment.
+
+    Raises:
+        BrokenKeys: the file of API keys can't be read.
     """
     state = State(settings or Settings())
+    house = House.of(state.settings)
+    state.metrics.body_bytes.set_function(lambda: house.budget.taken)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.threads = Threads(state.settings.workers)
+        state.start_in_thread()
         async with anyio.create_task_group() as group:
-            group.start_soon(anyio.to_thread.run_sync, state.start)
+            group.start_soon(_watch_keys, house)
             yield
+            group.cancel_scope.cancel()
         await anyio.to_thread.run_sync(state.stop)
 
     app = FastAPI(
@@ -53,23 +77,67 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Enhances photos from cheap cameras towards a DSLR's.",
         version=package_version(),
         lifespan=lifespan,
+        docs_url=None,  # routes/docs.py serves it, from no other host
+        redoc_url=None,
+        openapi_url="/openapi.json" if state.settings.docs else None,
         middleware=[
             Middleware(RequestId),
+            Middleware(SecurityHeaders),
             *_cross_origin(state.settings),
             Middleware(CountRequests, state=state),
-            Middleware(SameOrigin, allowed=state.settings.cors_origins),
-            Middleware(Methods),
-            Middleware(Drain, reasons=lambda: state.not_ready, paths=WORK_PATHS),
-            Middleware(BodyLimit, max_bytes=state.settings.max_body_bytes),
+            *_edge(state, house),
         ],
     )
     app.state.parts = state
+    app.state.house = house
     for routes in (enhance, evaluate, live, catalogue, health, page):
         app.include_router(routes.router)
+    if state.settings.metrics_port is None:
+        app.include_router(health.metrics_router)
+    if state.settings.docs:
+        docs.mount(app)
     page.mount_files(app)
     problems.install(app)
     _document_the_rest(app)
     return app
+
+
+def create_probes_app(app: FastAPI) -> FastAPI:
+    """Build the app of the second port: metrics and health of another app, without keys and limits."""
+    probes = FastAPI(
+        openapi_url=None, middleware=[Middleware(RequestId), Middleware(SecurityHeaders), Middleware(Methods)]
+    )
+    probes.state.parts = app.state.parts
+    probes.include_router(health.router)
+    probes.include_router(health.metrics_router)
+    problems.install(probes)
+    return probes
+
+
+def _edge(state: State, house: House) -> list[Middleware]:
+    """The order of defence: host, origin, method, key, client's limits, readiness; size, room and pace of the body."""
+    settings = state.settings
+    return [
+        Middleware(TrustedHosts, allowed=settings.trusted_hosts, exempt=PROBES),
+        Middleware(SameOrigin, allowed=settings.cors_origins),
+        Middleware(Methods),
+        Middleware(Authenticate, keys=house.keys, open_paths=OPEN_PATHS, open_folders=OPEN_FOLDERS),
+        Middleware(LimitClients, limits=house.limits, paths=WORK_PATHS),
+        Middleware(Drain, reasons=lambda: state.not_ready, paths=WORK_PATHS),
+        Middleware(
+            Bodies,
+            budget=house.budget,
+            max_bytes=settings.max_body_bytes,
+            timeout_s=settings.body_timeout_s,
+            min_rate=settings.min_rate,
+        ),
+    ]
+
+
+async def _watch_keys(house: House) -> None:
+    while house.keys.needed:
+        await anyio.sleep(_KEYS_LOOK_EVERY_S)
+        await anyio.to_thread.run_sync(house.keys.look_again)
 
 
 def _cross_origin(settings: Settings) -> list[Middleware]:
@@ -81,7 +149,7 @@ def _cross_origin(settings: Settings) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST", "OPTIONS"],
-            allow_headers=["If-None-Match", "X-Request-ID"],
+            allow_headers=["Authorization", "If-None-Match", "X-API-Key", "X-Request-ID"],
             expose_headers=EXPOSED_HEADERS,
         )
     ]
@@ -99,6 +167,14 @@ def _document_the_rest(app: FastAPI) -> None:
             [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
         )
         schemas.update(definitions["$defs"])
+        document["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        for path, operations in document["paths"].items():
+            if path not in OPEN_PATHS:  # {}: nor here, unless the operator set keys
+                for operation in operations.values():
+                    operation["security"] = [{}, {"bearer": []}, {"key": []}]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -112,7 +112,9 @@ def read_zip(data: bytes, limits: Limits) -> list[File]:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except Exception as error:
         raise MalformedZip("Send the whole, undamaged zip.") from error
-    entries = [entry for entry in archive.infolist() if not entry.is_dir() and not _LITTER.search(entry.filename)]
+    # not is_dir(), which fails on an entry without a name
+    files = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
+    entries = [entry for entry in files if not _LITTER.search(entry.filename)]
     if len(entries) > limits.files:
         raise TooManyFiles(limits.files)
     claimed = sum(entry.file_size for entry in entries)

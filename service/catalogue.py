@@ -1,10 +1,10 @@
 """Which generators there are, and which are loaded."""
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.generator import Generator, ModelUnusable
+from service.generator import Generator
+from service.model_files import ModelUnusable, find_models, read_model, read_sums, verify
 from service.sessions import Device, GpuOptions
 
 
@@ -22,6 +22,10 @@ class UnknownCamera(Exception):
         self.known = tuple(known)
 
 
+class Stopped(Exception):
+    """The generators were not loaded to the end: nobody needs them any more."""
+
+
 class Catalogue:
     """The generators of one folder, each named by its camera: CAMERA.onnx."""
 
@@ -32,6 +36,8 @@ class Catalogue:
         device: Device = "auto",
         threads: int = 0,
         gpu: GpuOptions | None = None,
+        verified: bool = True,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Load every generator of the folder.
 
@@ -39,17 +45,32 @@ class Catalogue:
             folder: where the ONNX files lie.
             default: the camera that is used where none is named.
             device, threads, gpu: as `Generator`.
+            verified: whether a file must be listed with its hash in the folder's SHA256SUMS.
+            stopping: asked before each file whether the rest is in vain.
 
         Raises:
             ModelUnusable: a file breaks the contract, or the default is not there.
+            ModelUntrusted: a file is not listed, or with another hash.
             DeviceUnavailable: as `Generator`.
+            Stopped: loading was in vain.
         """
-        self._files = {path.stem: path for path in sorted(folder.glob("*.onnx"))}
-        if default not in self._files:
+        files = find_models(folder)
+        if default not in files:
             raise ModelUnusable(f"{folder / default}.onnx is missing, the generator that is used by default")
-        gpu = gpu or GpuOptions()
-        self._generators = {camera: Generator(path, device, threads, gpu) for camera, path in self._files.items()}
-        self._hashes = {camera: hashlib.sha256(path.read_bytes()).hexdigest() for camera, path in self._files.items()}
+        sums = read_sums(folder) if verified else {}
+        self._generators: dict[str, Generator] = {}
+        self._hashes: dict[str, str] = {}
+        self._bytes: dict[str, int] = {}
+        for camera, path in files.items():
+            if stopping():
+                raise Stopped
+            model = read_model(path)
+            if verified:
+                verify(model, sums)
+            # from the bytes that were checked: the file may change meanwhile, and later
+            self._generators[camera] = Generator(model, device, threads, gpu or GpuOptions())
+            self._hashes[camera] = model.sha256
+            self._bytes[camera] = len(model.data)
         self.default = default
 
     def __getitem__(self, camera: str) -> Generator:
@@ -78,5 +99,5 @@ class Catalogue:
         return self._hashes[camera]
 
     def file_bytes(self, camera: str) -> int:
-        """Size of a camera's model file in bytes."""
-        return self._files[camera].stat().st_size
+        """Size of a camera's model file in bytes, as it was loaded."""
+        return self._bytes[camera]

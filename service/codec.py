@@ -3,7 +3,7 @@
 OpenCV codes the pixels of what comes most, Pillow and libheif the rest; Pillow reads the header before that.
 """
 
-import io
+import logging
 import warnings
 from dataclasses import replace
 from typing import Final
@@ -11,13 +11,12 @@ from typing import Final
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from service import heif, metadata, png, tiff
-from service.colour import converted, is_srgb, rounded, space_of, usable
-from service.decoders import PILLOW, samples_of
+from service import heif, metadata, tiff
+from service.colour import converted, is_srgb, rounded, space_of
+from service.decoders import samples_of
 from service.encoders import written
-from service.icc import display_p3
+from service.headers import read_header
 from service.metadata import NONE
 from service.picture import (
     FORMATS,
@@ -31,7 +30,10 @@ from service.picture import (
     PictureTooLarge,
     Pixels,
     SideTooLong,
+    TooManyFrames,
+    TooManyScans,
     UnsupportedFormat,
+    UnsupportedSamples,
 )
 
 __all__ = [
@@ -46,7 +48,10 @@ __all__ = [
     "PictureTooLarge",
     "Pixels",
     "SideTooLong",
+    "TooManyFrames",
+    "TooManyScans",
     "UnsupportedFormat",
+    "UnsupportedSamples",
     "answer_format",
     "as_srgb",
     "check_size",
@@ -72,131 +77,10 @@ _GREY: Final = ("jpeg", "png", "tiff", "bmp")
 """Formats that hold one channel alone, and a grey profile with it."""
 _CLEAR: Final = ("png", "webp", "tiff", "bmp", "heic", "avif")
 """Formats that hold alpha."""
-_GREY_MODES: Final = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N")
 
-# decoders' own pixel limits would speak before ours, and say less; ours is checked before any of them decodes
-Image.MAX_IMAGE_PIXELS = None
-# a damaged file is told to the client, once; OpenCV would write it to standard error as well
+# a damaged file is told to the client, once; OpenCV would write it to standard error as well, Pillow to the log
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
-def _format_of(data: bytes) -> Format:
-    """Tell the format by a file's first bytes.
-
-    Raises:
-        UnsupportedFormat: it is none of ours.
-    """
-    if data.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    if data.startswith((b"II*\0", b"MM\0*")):
-        return "tiff"
-    if data[:2] == b"BM" and data[6:10] == bytes(4):  # reserved, and a text would have letters there
-        return "bmp"
-    if data[4:8] == b"ftyp":
-        size = min(int.from_bytes(data[:4], "big"), 256)
-        # the major brand, a version, and those it is compatible with; mif1 alone says nothing of the coding
-        for brand in (data[8:12], *(data[place : place + 4] for place in range(16, size, 4))):
-            if brand in (b"avif", b"avis"):
-                return "avif"
-            if brand in heif.BRANDS:
-                return "heic"
-    raise UnsupportedFormat("no picture of a known format")
-
-
-def read_header(data: bytes, limits: PictureLimits) -> Header:
-    """Read a file's header without decoding it.
-
-    Args:
-        data: the whole file.
-        limits: what it may claim.
-
-    Raises:
-        UnsupportedFormat, MalformedPicture, PictureTooLarge: see each.
-    """
-    format_ = _format_of(data)
-    if format_ == "png" and not png.chunks_fit(data):
-        raise MalformedPicture("a chunk claims more bytes than the file has")
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            header = _read(data, format_)
-    except tiff.Unreadable as error:
-        raise MalformedPicture(str(error)) from None
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise MalformedPicture("the header can't be read") from error
-    if header.width < 1 or header.height < 1:
-        raise MalformedPicture("the header claims no pixels")
-    if header.width * header.height > limits.max_pixels:
-        raise PictureTooLarge(header.width * header.height, limits.max_pixels)
-    return header
-
-
-def _read(data: bytes, format_: Format) -> Header:
-    match format_:
-        case "heic":
-            return _heif_header(data)
-        case "tiff":
-            return _tiff_header(data)
-        case _:
-            return _pillow_header(data, format_)
-
-
-def _heif_header(data: bytes) -> Header:
-    found = heif.read_header(data)
-    grey = found.mode.startswith("L")
-    return Header(
-        "heic",
-        found.height,
-        found.width,
-        metadata=found.metadata,
-        icc_profile=display_p3() if found.display_p3 and not grey else usable(found.icc_profile, grey=grey),
-        grey=grey,
-        frames=found.frames,
-    )
-
-
-def _pillow_header(data: bytes, format_: Format) -> Header:
-    with Image.open(io.BytesIO(data), formats=[PILLOW[format_]]) as image:
-        width, height = image.size
-        frames, sampling, clear_grey = getattr(image, "n_frames", 1), None, None
-        grey = image.mode in _GREY_MODES
-        if format_ == "png":
-            grey = png.is_grey(data)
-            orientation, said = png.metadata_of(data)
-            if image.mode in ("L", "I;16") and isinstance(image.info.get("transparency"), int):
-                clear_grey = image.info["transparency"]
-        else:
-            orientation, said = metadata.of_image(image)
-            if format_ == "jpeg":
-                frames, sampling = metadata.frames_of_jpeg(image), metadata.sampling_of_jpeg(image)
-        profile = usable(image.info.get("icc_profile"), grey=grey)
-        inks = image.mode == "CMYK"
-    if orientation >= 5:
-        width, height = height, width
-    return Header(format_, height, width, orientation, said, profile, clear_grey, grey, inks, sampling, frames)
-
-
-def _tiff_header(data: bytes) -> Header:
-    tags = tiff.tags_of(data)
-    layout = tiff.layout_of(tags, data)
-    height, width = layout.height, layout.width
-    if layout.orientation >= 5:
-        width, height = height, width
-    return Header(
-        "tiff",
-        height,
-        width,
-        layout.orientation,
-        tiff.metadata_of(tags, data),
-        usable(layout.icc_profile, grey=layout.grey),
-        grey=layout.grey,
-        frames=layout.pages,
-    )
+logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 
 
 def decode(data: bytes, header: Header) -> Picture:
@@ -208,6 +92,7 @@ def decode(data: bytes, header: Header) -> Picture:
 
     Raises:
         MalformedPicture: it can't be decoded, ends early, or differs in size from its header.
+        UnsupportedSamples: they turn out to be neither of 8 nor of 16 bits.
         MemoryError: there is not enough.
     """
     try:
@@ -215,12 +100,12 @@ def decode(data: bytes, header: Header) -> Picture:
             samples, header = samples_of(data, header)
     except tiff.Unreadable as error:
         raise MalformedPicture(str(error)) from None
-    except (MalformedPicture, MemoryError):
+    except (MalformedPicture, UnsupportedSamples, MemoryError):
         raise
     except Exception as error:
         raise MalformedPicture("the file is damaged or ends early") from error
     if samples.dtype not in (np.uint8, np.uint16):
-        raise MalformedPicture("the samples are neither 8 nor 16 bits")
+        raise UnsupportedSamples("of another kind")
     turned = _turn(samples, header.orientation)
     if turned.shape[:2] != (header.height, header.width):
         raise MalformedPicture("the picture differs in size from its header")

@@ -30,6 +30,10 @@ _SRGB_TO_XYZ: Final = np.array(
 _LUMA: Final = np.array([0.2126, 0.7152, 0.0722], np.float32)
 _NEAR_SRGB: Final = 1.5
 """Levels of 8 bits: the many makers' sRGB profiles differ by less than this, and any other space by far more."""
+_LARGEST_PROFILE: Final = 1 << 24
+"""Bytes: as much as a JPEG holds. Reading lookup tables of this size takes half a second."""
+_USUAL_PROFILE: Final = 1 << 20
+"""Bytes of a profile that is remembered; larger ones are rare, and memory is not to be filled with them."""
 STRIP: Final = 256
 """Rows that are converted at a time, so that what a conversion needs grows with the width alone."""
 
@@ -219,7 +223,7 @@ def converted(pixels: Samples, space: Space | None) -> Bytes:
 
 def usable(profile: bytes | None, *, grey: bool) -> bytes | None:
     """Return a file's profile where it describes its RGB or grey samples and can be worked with, else None."""
-    if not profile or profile[16:20] != (b"GRAY" if grey else b"RGB "):
+    if not profile or profile[16:20] != (b"GRAY" if grey else b"RGB ") or len(profile) > _LARGEST_PROFILE:
         return None
     return profile if _parsed(profile) else None
 
@@ -239,9 +243,16 @@ def is_srgb(profile: bytes | None) -> bool:
     return not profile or (profile[16:20] == b"RGB " and _is_srgb(profile))
 
 
-@lru_cache(maxsize=16)
 def _is_srgb(profile: bytes) -> bool:
-    space = _parsed(profile)
+    return _is_usual_srgb(profile) if len(profile) <= _USUAL_PROFILE else _near_srgb(_read(profile))
+
+
+@lru_cache(maxsize=16)
+def _is_usual_srgb(profile: bytes) -> bool:
+    return _near_srgb(_parsed_usual(profile))
+
+
+def _near_srgb(space: Space | None) -> bool:
     if space is None:
         return True
     levels = np.linspace(0, 255, 16).astype(np.uint8)
@@ -249,13 +260,21 @@ def _is_srgb(profile: bytes) -> bool:
     return bool(np.abs(space.to_srgb(cube).astype(int) - cube).max() <= _NEAR_SRGB)
 
 
-@lru_cache(maxsize=16)
 def _parsed(profile: bytes) -> Space | None:
     """Read an RGB or grey profile, None where it can't be."""
+    return _parsed_usual(profile) if len(profile) <= _USUAL_PROFILE else _read(profile)
+
+
+@lru_cache(maxsize=16)
+def _parsed_usual(profile: bytes) -> Space | None:
+    return _read(profile)
+
+
+def _read(profile: bytes) -> Space | None:
     for read in (_matrix_or_grey, _tables):
         try:
             space = read(profile)
-        except Exception:  # noqa: BLE001  a broken profile must not cost the picture
+        except Exception:  # noqa: BLE001, S112  a broken profile must not cost the picture
             continue
         if space is not None:
             return space
@@ -284,6 +303,8 @@ def _tables(profile: bytes) -> Space | None:
     forth = _transform(profile, "RGB")
     try:
         back = ImageCms.buildTransform(_srgb(), _opened(profile), "RGB", "RGB", *_INTENT)
+        # Pillow writes the output's profile anew whenever a strip is converted: 3.5 ms, and some can't be written
+        back.output_profile = _srgb()
     except ImageCms.PyCMSError:
         back = None
     return TableSpace(forth, back)
@@ -317,7 +338,7 @@ def cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> Bytes:
         sRGB, uint8 (H, W, 3).
     """
     transform = None
-    if profile and profile[16:20] == b"CMYK":
+    if profile and profile[16:20] == b"CMYK" and len(profile) <= _LARGEST_PROFILE:
         try:
             transform = _transform(profile, "CMYK")
         except (ImageCms.PyCMSError, OSError):

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from service import heif, metadata, tiff
+from service import heif, metadata, png, tiff
 from service.colour import cmyk_to_srgb, lab_to_srgb
-from service.picture import FORMATS, Format, Header, MalformedPicture, Pixels
+from service.picture import FORMATS, Format, Header, MalformedPicture, Pixels, UnsupportedSamples
 
 PILLOW: Final[dict[Format, str]] = {format_: format_.upper() for format_ in FORMATS}
 """What Pillow calls them."""
@@ -23,7 +23,9 @@ def samples_of(data: bytes, header: Header) -> tuple[Pixels, Header]:
             # a JPEG has neither alpha nor 16 bits, and is decoded to RGB at once: one copy of the picture less
             kind = cv2.IMREAD_GRAYSCALE if header.grey else cv2.IMREAD_COLOR_RGB
             return _with_opencv(data, kind | cv2.IMREAD_IGNORE_ORIENTATION), header
-        case "png" | "webp":
+        case "png":
+            return _as_rgb(_with_opencv(png.without_texts(data), cv2.IMREAD_UNCHANGED)), header
+        case "webp":
             return _as_rgb(_with_opencv(data, cv2.IMREAD_UNCHANGED)), header
         case "heic":
             return heif.decode(data), header
@@ -84,5 +86,5 @@ def _with_pillow(data: bytes, header: Header) -> tuple[Pixels, Header]:
             case "P" | "RGBX" | "YCbCr":
                 samples = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
             case _:
-                raise MalformedPicture("the samples are neither 8 nor 16 bits")
+                raise UnsupportedSamples("of another kind")
     return samples.astype(samples.dtype.newbyteorder("="), copy=False), header

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from service.model_files import ModelFile, ModelUnusable, read_model
 from service.sessions import (
     CPU,
     Answer,
@@ -28,10 +29,6 @@ _PLAIN = GpuOptions()
 log = logging.getLogger(__name__)
 
 
-class ModelUnusable(Exception):
-    """A model file can't be loaded: missing, no ONNX file, or it breaks the contract; the message says which."""
-
-
 class DeviceUnavailable(Exception):
     """The device that was asked for can't run a session here."""
 
@@ -44,11 +41,13 @@ class Generator:
         device: what the session really runs on, `cuda` or `cpu`, read back from it.
     """
 
-    def __init__(self, path: Path, device: Device = "auto", threads: int = 0, gpu: GpuOptions = _PLAIN) -> None:
+    def __init__(
+        self, model: Path | ModelFile, device: Device = "auto", threads: int = 0, gpu: GpuOptions = _PLAIN
+    ) -> None:
         """Load a file and check its contract.
 
         Args:
-            path: the ONNX file.
+            model: the ONNX file; one that was read already is used as it was then.
             device: `auto` takes CUDA where it works and the CPU otherwise.
             threads: CPU threads of the session; 0 takes what the container may use.
             gpu: what a GPU's session may use.
@@ -57,9 +56,9 @@ class Generator:
             ModelUnusable: the file is missing, is no ONNX model, or breaks the contract.
             DeviceUnavailable: `device` is `cuda` and no session runs there.
         """
-        if not path.is_file():
-            raise ModelUnusable(f"{path} is missing")
-        self._session = _open(path, device, threads or cpu_threads(), gpu)
+        if isinstance(model, Path):
+            model = read_model(model)
+        self._session = _open(model, device, threads or cpu_threads(), gpu)
         self.device: Literal["cuda", "cpu"] = "cpu" if self._session.get_providers()[0] == CPU else "cuda"
         try:
             self.spec: GeneratorSpec = read_spec(
@@ -68,7 +67,7 @@ class Generator:
                 self._session.get_modelmeta().custom_metadata_map,
             )
         except ContractBroken as error:
-            raise ModelUnusable(f"{path} breaks the generator's contract: {error}") from error
+            raise ModelUnusable(f"{model.path} breaks the generator's contract: {error}") from error
         self._run = (
             DirectRunner(self._session) if self.device == "cpu" else BoundRunner(self._session, self.device, gpu.graphs)
         )
@@ -97,18 +96,18 @@ class Generator:
         self(np.zeros((batch, TILE, TILE, 3), np.uint8), np.zeros((batch, CONTEXT, CONTEXT, 3), np.uint8))
 
 
-def _open(path: Path, device: Device, threads: int, gpu: GpuOptions) -> ort.InferenceSession:
+def _open(model: ModelFile, device: Device, threads: int, gpu: GpuOptions) -> ort.InferenceSession:
     if device != "cpu":
         try:
-            return open_on_gpu(path, threads, gpu)
+            return open_on_gpu(model.data, threads, gpu)
         except NoGpuSession as error:
             log.info("no GPU session: %s", error)
             if device == "cuda":
                 raise DeviceUnavailable(f"device is set to cuda, and no session starts there: {error}") from error
     try:
-        return open_on_cpu(path, threads)
+        return open_on_cpu(model.data, threads)
     except Exception as error:
-        raise ModelUnusable(f"{path} is no ONNX model that can be loaded") from error
+        raise ModelUnusable(f"{model.path} is no ONNX model that can be loaded") from error
 
 
 def cpu_threads() -> int:

@@ -137,10 +137,12 @@ def _drop_thumbnail(directories: _Directories, first: int) -> None:
 
 
 _XMP_ORIENTATION: Final = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|\s*>)\s*)[1-8]""")
+_LARGEST_XMP: Final = 1 << 24
+"""Bytes of a packet that is kept: looking through as many takes two seconds at worst."""
 _STALE: Final[dict[bytes, bytes]] = {
-    b"http://ns.adobe.com/hdr-gain-map/1.0/": rb"[\w.-]+",
-    b"http://ns.google.com/photos/1.0/container/": rb"[\w.-]+",
-    b"http://ns.apple.com/HDRGainMap/1.0/": rb"[\w.-]+",
+    b"http://ns.adobe.com/hdr-gain-map/1.0/": rb"[\w.-]++",
+    b"http://ns.google.com/photos/1.0/container/": rb"[\w.-]++",
+    b"http://ns.apple.com/HDRGainMap/1.0/": rb"[\w.-]++",
     b"http://ns.adobe.com/xap/1.0/": rb"Thumbnails",
     b"http://ns.adobe.com/xmp/note/": rb"HasExtendedXMP",
 }
@@ -150,6 +152,8 @@ _STALE: Final[dict[bytes, bytes]] = {
 def upright_xmp(xmp: bytes | str | None) -> bytes | None:
     """Reset the orientation that a packet names, and take out what describes pictures that are not written again."""
     if not xmp:
+        return None
+    if len(xmp) > _LARGEST_XMP:
         return None
     packet = (xmp.encode() if isinstance(xmp, str) else xmp).rstrip(b"\0")
     packet = _XMP_ORIENTATION.sub(rb"\g<1>1", packet)
@@ -163,8 +167,8 @@ def upright_xmp(xmp: bytes | str | None) -> bytes | None:
 
 def _without(packet: bytes, name: bytes) -> bytes:
     """Cut attributes and elements out of XML by a pattern of their names, and leave the rest as it is written."""
-    packet = re.sub(rb"\s" + name + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')", b"", packet)
-    opening, kept, place = re.compile(b"<(" + name + rb")\b[^<>]*>"), [], 0
+    packet = re.sub(rb"\s" + name + rb"\s*+=\s*+(?:\"[^\"]*\"|'[^']*')", b"", packet)
+    opening, kept, place = re.compile(b"<(" + name + rb")\b[^<>]*+>"), [], 0
     while start := opening.search(packet, place):
         end = start.end()
         if not start[0].endswith(b"/>"):

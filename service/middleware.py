@@ -12,12 +12,12 @@ from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import telemetry
-from service.problems import BodyTooLarge, NotReady, response_to
+from service.edge.refusal import refuse
+from service.problems import NotReady, response_to
 from service.state import State
 
 _CLIENTS_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _POLICY_VIOLATION: Final = 1008
-_TRY_AGAIN_LATER: Final = 1013
 
 
 class RequestId:
@@ -141,50 +141,8 @@ def allowed_methods(routes: Sequence[BaseRoute], scope: Scope) -> list[str]:
     return [*allowed, "OPTIONS"] if allowed else []
 
 
-class BodyLimit:
-    """Answers 413 to a body of too many bytes: by its Content-Length, or as soon as the bytes that came exceed it."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self.app = app
-        self.max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        claimed = Headers(scope=scope).get("content-length", "0")
-        if claimed.isdecimal() and int(claimed) > self.max_bytes:
-            await response_to(BodyTooLarge(self.max_bytes))(scope, receive, send)
-            return
-        came = 0
-
-        async def receive_and_count() -> Message:
-            nonlocal came
-            message = await receive()
-            came += len(message.get("body", b""))
-            if came > self.max_bytes:
-                raise BodyTooLarge(self.max_bytes)
-            return message
-
-        async def send_unless_exceeded(message: Message) -> None:
-            # the form parser turns what receive raises into an answer of its own; ours is the one to send
-            if came <= self.max_bytes:
-                await send(message)
-
-        try:
-            await self.app(scope, receive_and_count, send_unless_exceeded)
-        except BodyTooLarge:
-            pass
-        if came > self.max_bytes:
-            await response_to(BodyTooLarge(self.max_bytes))(scope, receive, send)
-
-
 class Drain:
-    """Answers 503 to new work while the service is not ready for it; health, metrics and docs stay open.
-
-    A WebSocket is accepted and closed again with 1013: a browser tells its page neither the status nor the body of a
-    refused handshake.
-    """
+    """Answers 503 to new work while the service is not ready for it; health, metrics and docs stay open."""
 
     def __init__(self, app: ASGIApp, reasons: Callable[[], list[str]], paths: frozenset[str]) -> None:
         self.app = app
@@ -193,13 +151,7 @@ class Drain:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan" and scope["path"] in self.paths and (reasons := self.reasons()):
-            detail = f"It is {', '.join(reasons)}; try again soon."
-            if scope["type"] == "websocket":
-                await receive()
-                await send({"type": "websocket.accept"})
-                await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": detail})
-            else:
-                await response_to(NotReady(detail))(scope, receive, send)
+            await refuse(NotReady(f"It is {', '.join(reasons)}; try again soon."), scope, receive, send)
             return
         await self.app(scope, receive, send)
 

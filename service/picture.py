@@ -50,6 +50,42 @@ class PictureTooLarge(Exception):
         self.limit = limit
 
 
+class TooManyFrames(Exception):
+    """The file has more frames or pages than are allowed.
+
+    Attributes:
+        limit: how many are.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} frames")
+        self.limit = limit
+
+
+class TooManyScans(Exception):
+    """A JPEG has more scans than are allowed.
+
+    Attributes:
+        limit: how many are.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} scans")
+        self.limit = limit
+
+
+class UnsupportedSamples(Exception):
+    """The samples are of a kind that is not read.
+
+    Attributes:
+        kind: which, as in: the samples are ...
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"the samples are {kind}")
+        self.kind = kind
+
+
 class DecodingTooCostly(Exception):
     """Reading or decoding the file takes more than is allowed.
 

@@ -13,19 +13,36 @@ from service.metadata import Metadata, iptc_resource, upright_exif, upright_xmp
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
 _IPTC_KEYWORD: Final = b"Raw profile type iptc"
+_MOST_CHUNKS: Final = 200_000
+"""Each costs a step, and more in a decoder; of the smallest that writers make, 64 MiB hold a tenth."""
+_TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf")
 _MAX_BLOCK: Final = 1 << 24
-"""Bytes of metadata that are kept from one compressed chunk."""
+"""Bytes of metadata that are inflated, of all compressed chunks together."""
 
 
 def chunks_fit(data: bytes) -> bool:
-    """Whether a file's chunks lie inside it; a decoder would allocate what they claim, up to 4 GiB."""
+    """Whether a file's chunks lie inside it and are not too many; a decoder would allocate what they claim, 4 GiB."""
     place = 8
-    while place + 12 <= len(data):
+    for _ in range(_MOST_CHUNKS):
+        if place + 12 > len(data):
+            break
         length = int.from_bytes(data[place : place + 4], "big")
         if data[place + 4 : place + 8] == b"IEND":
             return True
         place += 12 + length
     return False
+
+
+def without_texts(data: bytes) -> bytes:
+    """Return a file without its texts, its profile and its EXIF: a decoder would inflate them all, unused."""
+    pieces, kept, place = [], 0, 8
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] in _TEXTS:
+            pieces.append(data[kept:place])
+            kept = end
+        place = end
+    return b"".join((*pieces, data[kept:])) if pieces else data
 
 
 def is_grey(data: bytes) -> bool:
@@ -36,11 +53,13 @@ def is_grey(data: bytes) -> bool:
 def metadata_of(data: bytes) -> tuple[int, Metadata]:
     """Return the orientation and the metadata of a PNG file; they may also lie behind the samples."""
     exif = xmp = iptc = None
+    left = _MAX_BLOCK
     for kind, content in _chunks(data):
         if kind == b"eXIf":
             exif = content
         elif kind in (b"iTXt", b"zTXt", b"tEXt"):
-            keyword, text = _text(kind, content)
+            keyword, text, inflated = _text(kind, content, left)
+            left -= inflated
             if keyword == _XMP_KEYWORD:
                 xmp = text
             elif keyword == _IPTC_KEYWORD:
@@ -62,11 +81,14 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         place += 12 + length
 
 
-def _text(kind: bytes, content: bytes) -> tuple[bytes, bytes | None]:
-    """Return a text chunk's keyword and its text, inflated as far as it is of a sane size (PNG, 11.3.3)."""
+def _text(kind: bytes, content: bytes, most: int) -> tuple[bytes, bytes | None, int]:
+    """Return a text chunk's keyword, its text where no more than `most` bytes had to be inflated, and how many were.
+
+    The layout is PNG's, 11.3.3.
+    """
     keyword, _, rest = content.partition(b"\0")
     if kind == b"tEXt":
-        return keyword, rest
+        return keyword, rest, 0
     compressed = kind == b"zTXt"
     if kind == b"iTXt":
         compressed, rest = rest[:1] == b"\1", rest[2:]
@@ -74,13 +96,15 @@ def _text(kind: bytes, content: bytes) -> tuple[bytes, bytes | None]:
     else:
         rest = rest[1:]
     if not compressed:
-        return keyword, rest
+        return keyword, rest, 0
+    if most <= 0:  # zlib would take 0 for no limit
+        return keyword, None, 0
     inflater = zlib.decompressobj()
     try:
-        text = inflater.decompress(rest, _MAX_BLOCK)
+        text = inflater.decompress(rest, most)
     except zlib.error:
-        return keyword, None
-    return keyword, text if inflater.eof else None
+        return keyword, None, 0
+    return keyword, text if inflater.eof else None, len(text)
 
 
 def _from_hex(text: bytes | None) -> bytes | None:

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from service import telemetry
@@ -21,11 +22,23 @@ from service.codec import (
     NotWritable,
     PictureTooLarge,
     SideTooLong,
+    TooManyFrames,
+    TooManyScans,
     UnsupportedFormat,
+    UnsupportedSamples,
 )
 from service.decoding.pool import NoDecodeWorker
+from service.edge.errors import (
+    NoRoom,
+    RateLimited,
+    TooManyAtOnce,
+    TooManyConnections,
+    TooSlow,
+    Unauthorized,
+    UnknownHost,
+)
 from service.quality import SizesDiffer, TooSmall
-from service.scheduler import Cancelled, Closed, DeadlineExceeded, InferenceFailed, QueueFull
+from service.scheduler import Cancelled, Closed, DeadlineExceeded, DeviceFailed, InferenceFailed, QueueFull
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +105,25 @@ def _counted(number: int) -> str:
 
 
 _NOT_ALIGNED = Problem("not-aligned", 422, "The reference can't be aligned with the picture")
+_GIVEN_UP = Problem("cancelled", 499, "The client gave up")
 _TABLE: Mapping[type[Exception], _Row] = {
     MalformedRequest: _Row(Problem("malformed-request", 400, "The request can't be read"), str),
     MalformedPicture: _Row(
         Problem("malformed-picture", 400, "The picture can't be decoded"),
         lambda e: f"Send the whole, undamaged file: {e}.",
+    ),
+    Unauthorized: _Row(
+        Problem("unauthorized", 401, "An API key is needed"),
+        lambda _: "Send one that is valid as Authorization: Bearer KEY, or as X-API-Key.",
+        headers=lambda _: {"WWW-Authenticate": 'Bearer realm="pix2dslr"'},
+    ),
+    TooSlow: _Row(
+        Problem("too-slow", 408, "The request came too slowly"),
+        lambda e: f"Too little of it came within {e.seconds:g} s: try again on a better line, or with a smaller file.",
+    ),
+    UnknownHost: _Row(
+        Problem("unknown-host", 421, "The service does not answer for this host"),
+        lambda _: "Ask for it by the name that it is known by.",
     ),
     BodyTooLarge: _Row(
         Problem("body-too-large", 413, "The request has too many bytes"),
@@ -124,6 +151,21 @@ _TABLE: Mapping[type[Exception], _Row] = {
     PictureTooLarge: _Row(
         Problem("picture-too-large", 422, "The picture has too many pixels"),
         lambda e: f"It has {_counted(e.pixels)} pixels; send at most {_counted(e.limit)}.",
+    ),
+    TooManyFrames: _Row(
+        Problem("too-many-frames", 422, "The file has too many frames or pages"),
+        lambda e: f"Send a file of at most {_counted(e.limit)}; only the first is enhanced.",
+    ),
+    TooManyScans: _Row(
+        Problem("too-many-scans", 422, "The JPEG has too many scans"),
+        lambda e: f"Send one of at most {_counted(e.limit)}; photo programs write about ten.",
+    ),
+    UnsupportedSamples: _Row(
+        Problem("unsupported-samples", 422, "The picture's samples are of a kind that is not taken"),
+        lambda e: (
+            f"They are {e.kind}: send whole numbers of 8 bits in a JPEG, WebP or BMP, of 1, 2, 4, 8 or 16 in a PNG or "
+            "TIFF, of 8 to 12 in a HEIC or AVIF."
+        ),
     ),
     DecodingTooCostly: _Row(
         Problem("decoding-too-costly", 422, "The picture takes too much to decode"),
@@ -176,6 +218,16 @@ _TABLE: Mapping[type[Exception], _Row] = {
             "small or flat pictures have too few points."
         ),
     ),
+    RateLimited: _Row(
+        Problem("rate-limited", 429, "You sent too many pictures"),
+        lambda e: f"You may send {_counted(e.limit)} a minute: try again in {_counted(e.retry_after)} s.",
+        lambda e: int(e.retry_after),
+    ),
+    TooManyAtOnce: _Row(
+        Problem("too-many-at-once", 429, "You have too many requests under way"),
+        lambda e: f"You may have {_counted(e.limit)} at once: send the next when one of them is answered.",
+        lambda _: 1,
+    ),
     QueueFull: _Row(
         Problem("queue-full", 429, "Too many tiles wait already"),
         lambda e: f"Try again in {e.retry_after} s; the picture has {_counted(e.tiles)} tiles.",
@@ -184,6 +236,16 @@ _TABLE: Mapping[type[Exception], _Row] = {
     InferenceFailed: _Row(
         Problem("inference-failed", 500, "The device failed on the picture"),
         lambda _: "Try again; if it happens again, tell the operator the request's id.",
+    ),
+    NoRoom: _Row(
+        Problem("no-room", 503, "There is no room for the request's bytes now"),
+        lambda _: "Others are sending too much: try again, or send a smaller file.",
+        lambda _: 2,
+    ),
+    TooManyConnections: _Row(
+        Problem("too-many-connections", 503, "Too many connections are open"),
+        lambda _: "Try again soon.",
+        lambda _: 1,
     ),
     NotReady: _Row(Problem("not-ready", 503, "The service takes no pictures now"), str, lambda _: 1),
     NoDecodeWorker: _Row(
@@ -196,17 +258,26 @@ _TABLE: Mapping[type[Exception], _Row] = {
         lambda _: "It is shutting down; try again.",
         lambda _: 1,
     ),
+    DeviceFailed: _Row(
+        Problem("not-ready", 503, "The service takes no pictures now"),
+        lambda _: "The device that enhances them has failed; try again when the service was restarted.",
+        lambda _: 10,
+    ),
     DeadlineExceeded: _Row(
         Problem("deadline-exceeded", 504, "The picture was not done in time"),
         lambda e: f"It was given {e.seconds:g} s: send a smaller picture, or try again when less waits.",
     ),
-    # nobody reads this one: the client hung up
-    Cancelled: _Row(Problem("cancelled", 499, "The client gave up"), lambda _: "The request was given up."),
+    # nobody reads these: the client hung up
+    Cancelled: _Row(_GIVEN_UP, lambda _: "The request was given up."),
+    ClientDisconnect: _Row(_GIVEN_UP, lambda _: "The request was given up."),  # in the middle of its body
 }
 
 EXPECTED: Final[tuple[type[Exception], ...]] = tuple(_TABLE)
 """Every exception that the table explains."""
 
+_MOST_TOLD: Final = 8
+"""Parameters that a problem names."""
+_LONGEST_NAME: Final = 64
 _INVALID = Problem("invalid-parameter", 422, "A parameter can't be used")
 _INTERNAL = Problem("internal-error", 500, "The service failed")
 _INTERNAL_DETAIL = "It is logged under the request's id; tell the operator."
@@ -228,12 +299,22 @@ _EXAMPLES: Final[tuple[Exception, ...]] = (
     MalformedRequest("The file image is missing or empty."),
     MalformedPicture("the file is damaged or ends early"),
     MalformedZip("Send the whole, undamaged zip."),
+    Unauthorized(),
+    TooSlow(30),
+    UnknownHost(),
+    RateLimited(60, 4),
+    TooManyAtOnce(8),
+    NoRoom(),
+    TooManyConnections(),
     BodyTooLarge(64 << 20),
     TooManyFiles(1000),
     UnzippedTooLarge(2 << 30, 1 << 30),
     UnsupportedMediaType("Send a picture as body with its image/ type.", {}),
     UnsupportedFormat(),
     PictureTooLarge(230_400_000, 100_000_000),
+    TooManyFrames(1000),
+    TooManyScans(100),
+    UnsupportedSamples("of 12 bits"),
     DecodingTooCostly("time", 30.0),
     SideTooLong(20_000, 16_383, "webp"),
     NotWritable("heic"),
@@ -325,7 +406,11 @@ def _describe(error: Exception) -> _Described:
         headers = {} if row.retry_after is None else {"Retry-After": str(row.retry_after(error))}
         return _Described(row.problem, row.detail(error), {**headers, **row.headers(error)})
     if isinstance(error, RequestValidationError | ValidationError):
-        return _Described(_INVALID, "; ".join(_explain(entry) for entry in error.errors()), {})
+        entries = error.errors()
+        told = [_explain(entry) for entry in entries[:_MOST_TOLD]]
+        if len(entries) > _MOST_TOLD:
+            told.append(f"and {_counted(len(entries) - _MOST_TOLD)} more")
+        return _Described(_INVALID, "; ".join(told), {})
     if isinstance(error, HTTPException) and error.status_code in _BY_STATUS:
         problem, detail = _BY_STATUS[error.status_code]
         return _Described(problem, detail, dict(error.headers or {}))
@@ -335,7 +420,8 @@ def _describe(error: Exception) -> _Described:
 
 def _explain(entry: Mapping[str, Any]) -> str:
     place = [str(part) for part in entry["loc"] if part not in ("body", "query", "path", "header")]
-    return f"{'.'.join(place) or 'request'}: {entry['msg']}"
+    name = ".".join(place) or "request"
+    return f"{name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + '…'}: {entry['msg']}"
 
 
 def install(app: FastAPI) -> None:

@@ -1,175 +1,57 @@
 """Tiles of many requests -> batches for one device.
 
 A few lanes, threads that each run one batch at a time, take from one bounded queue whose unit is the tile. Who goes
-next is decided in `turns`, who may join in `admission`, both pure; threads, futures and time are the scheduler's alone.
+next is decided in `turns`, who may join in `admission`, what follows a failure in `retries`, all pure; threads, futures
+and time are the scheduler's alone.
 
 On a CPU there is a lane a core, and the session has one thread: two lanes took 2.9 ms a tile on two cores, one batch
 on two threads 3.1 to 3.2, since threads of one batch wait for each other at every layer. On a GPU a second lane brings
 and fetches one batch while the first computes another.
 """
 
-import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
-
-import numpy as np
-import numpy.typing as npt
+from dataclasses import dataclass
+from typing import Literal
 
 from service.admission import Admission, whole_seconds
 from service.generator import Generator
-from service.spec import CONTEXT, TILE
+from service.jobs import (
+    Cancelled,
+    Closed,
+    Cut,
+    DeadlineExceeded,
+    DeviceFailed,
+    Ended,
+    Enhanced,
+    InferenceFailed,
+    Item,
+    Job,
+    QueueFull,
+    Row,
+)
+from service.lanes import Device, Lane
+from service.retries import Cap, Outage
 from service.turns import Turns, choose_batch
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "BatchDone",
+    "Cancelled",
+    "Closed",
+    "Cut",
+    "DeadlineExceeded",
+    "DeviceFailed",
+    "Enhanced",
+    "InferenceFailed",
+    "Job",
+    "QueueFull",
+    "Scheduler",
+    "Trouble",
+]
 
-Enhanced = npt.NDArray[np.float32] | npt.NDArray[np.float16]
-Cut = Callable[[int, npt.NDArray[np.uint8]], None]
-"""Writes tile number i, from 0, to a uint8 (128, 128, 3)."""
-
-
-class QueueFull(Exception):
-    """What already waits leaves no room for this picture.
-
-    Attributes:
-        tiles: how many tiles the picture has.
-        limit: how many tiles may wait at once.
-        retry_after: seconds until there should be room.
-    """
-
-    def __init__(self, tiles: int, limit: int, retry_after: int) -> None:
-        super().__init__(f"no room for {tiles} tiles; {limit} may wait at once")
-        self.tiles = tiles
-        self.limit = limit
-        self.retry_after = retry_after
-
-
-class Closed(Exception):
-    """The scheduler takes no more work."""
-
-
-class Cancelled(Exception):
-    """The client gave up on the picture."""
-
-
-class DeadlineExceeded(Exception):
-    """The picture was not done in time.
-
-    Attributes:
-        seconds: how long it was given.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"not done within {seconds:g} s")
-        self.seconds = seconds
-
-
-class InferenceFailed(Exception):
-    """The device failed on a batch."""
-
-
-@dataclass(eq=False)
-class _Row:
-    """Tiles that were submitted together, and their answers as they come."""
-
-    job: "Job"
-    cut: Cut
-    submitted: float
-    enhanced: list[Enhanced | None]
-    missing: int
-    future: Future[list[Enhanced]] = field(default_factory=Future)
-
-
-class Job:
-    """One picture's place in the queue, from admission to `close`; made by `Scheduler.admit`.
-
-    Attributes:
-        tiles: how many tiles were admitted.
-        queue_s: seconds that its tiles waited for their batch, the average over them.
-        inference_s: seconds in which at least one of its tiles was on the device.
-    """
-
-    def __init__(self, scheduler: "Scheduler", tiles: int, camera: str, deadline: float, seconds: float) -> None:
-        self.tiles = tiles
-        self.camera = camera
-        self.queue_s = 0.0
-        self.inference_s = 0.0
-        self._scheduler = scheduler
-        self._deadline = deadline
-        self._seconds = seconds
-        self._running = 0  # its tiles on the device
-        self._running_since = 0.0
-        self._context: npt.NDArray[np.uint8] | None = None
-        self._cancelled = threading.Event()
-
-    def __enter__(self) -> "Job":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def set_context(self, context: npt.NDArray[np.uint8]) -> None:
-        """Give the whole picture's context, uint8 (32, 32, 3), before the first tiles."""
-        self._context = context
-
-    def submit(self, tiles: int, cut: Cut) -> Future[list[Enhanced]]:
-        """Queue tiles.
-
-        Args:
-            tiles: how many, at least 1.
-            cut: writes a tile into its batch, at the time when that batch is made; called from another thread.
-
-        Returns:
-            A future of the answers in order, each float (128, 128, 3) in 0..1.
-
-        Raises:
-            Cancelled, DeadlineExceeded, Closed: nothing more is done for this picture.
-        """
-        self.check()
-        return self._scheduler._submit(self, tiles, cut)
-
-    def wait(self, future: Future[list[Enhanced]]) -> list[Enhanced]:
-        """Wait for a row's answer, no longer than the deadline.
-
-        Raises:
-            Cancelled, DeadlineExceeded, InferenceFailed, Closed: there will be no answer.
-        """
-        if self._cancelled.is_set():
-            raise Cancelled
-        try:
-            failure = future.exception(max(0.0, self._deadline - time.monotonic()))
-        except TimeoutError:
-            raise DeadlineExceeded(self._seconds) from None
-        if failure is not None:
-            # One of its own. The row's belongs to other rows too: raised, it would hold the frames of whoever waits
-            # here, and they hold those rows; the picture would stay until the garbage collector finds the circle.
-            raise type(failure)(*failure.args)
-        return future.result()
-
-    def check(self) -> None:
-        """Raise where the work is in vain.
-
-        Raises:
-            Cancelled: the client gave up.
-            DeadlineExceeded: the time is over.
-        """
-        if self._cancelled.is_set():
-            raise Cancelled
-        if time.monotonic() > self._deadline:
-            raise DeadlineExceeded(self._seconds)
-
-    def cancel(self) -> None:
-        """Give up: what waits is dropped before the next batch. Safe from any thread."""
-        self._cancelled.set()
-        self._scheduler._drop(self, Cancelled())
-
-    def close(self) -> None:
-        """Leave the queue; what still waits is dropped."""
-        self._scheduler._drop(self, Cancelled())
-        self._scheduler._leave(self)
+Trouble = Literal["ended", "failed", "hangs"]
+"""A lane's thread has ended; the device fails whatever it is given; a batch does not come back."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +72,8 @@ class Scheduler:
         max_tiles: int = 16_384,
         on_batch: Callable[[BatchDone], None] = lambda _: None,
         lanes: int = 1,
+        on_failure: Callable[[int], None] = lambda _: None,
+        batch_timeout_s: float = 30.0,
     ) -> None:
         """Start the lanes.
 
@@ -199,26 +83,45 @@ class Scheduler:
             max_tiles: how many tiles may be admitted at once. A picture with more is admitted when nothing waits.
             on_batch: called after each batch, from the lane that ran it.
             lanes: how many batches run at a time.
+            on_failure: called with the number of tiles of each batch that failed, likewise.
+            batch_timeout_s: seconds that any batch may take; one that takes longer, and 50 times what it should,
+                hangs.
         """
-        self._generators = generators
         self._sizes = tuple(batch_sizes)
         self._max_tiles = max_tiles
         self._on_batch = on_batch
-        self._turns: Turns[Job, tuple[_Row, int]] = Turns()
+        self._turns: Turns[Job, Item] = Turns()
         self._admission: Admission[Job] = Admission(max_tiles, self._sizes[-1], lanes)
         self._changed = threading.Condition()
         self._idle = 0
-        self._closed = False
-        self._lanes = [
-            threading.Thread(target=self._run, name=f"inference-{number}", daemon=True) for number in range(lanes)
-        ]
+        self._device = Device(
+            generators,
+            self._sizes,
+            self._admission.cost.batch,
+            batch_timeout_s,
+            on_failure,
+            Cap(self._sizes),
+            Outage(),
+            threading.Event(),
+        )
+        self.ended: Ended | None = None
+        self._lanes = [Lane(number, self, self._device, self._changed) for number in range(lanes)]
         for lane in self._lanes:
             lane.start()
 
     @property
     def alive(self) -> bool:
-        """Whether every lane runs."""
-        return all(lane.is_alive() for lane in self._lanes)
+        """Whether every lane runs, and the device works as far as is known."""
+        return self.trouble is None
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why only a new process would help; None where this one works."""
+        if self.ended is DeviceFailed:
+            return "failed"
+        if not all(lane.alive for lane in self._lanes):
+            return "ended"
+        return "hangs" if any(lane.hangs for lane in self._lanes) else None
 
     @property
     def largest_batch(self) -> int:
@@ -246,12 +149,13 @@ class Scheduler:
         Raises:
             QueueFull: too many tiles wait already, or it would not be done in time.
             Closed: the scheduler is closing.
+            DeviceFailed: the device does nothing any more.
         """
         now = time.monotonic()
         job = Job(self, tiles, camera, now + seconds, seconds)
         with self._changed:
-            if self._closed:
-                raise Closed
+            if self.ended is not None:
+                raise self.ended()
             wait = self._admission.wait(tiles, seconds, now)
             if wait is not None:
                 raise QueueFull(tiles, self._max_tiles, whole_seconds(wait))
@@ -259,111 +163,85 @@ class Scheduler:
         return job
 
     def close(self) -> None:
-        """Stop each lane after its batch; whoever still waits gets `Closed`."""
-        with self._changed:
-            self._closed = True
-            left: list[tuple[_Row, int]] = []
-            while len(self._turns):
-                left += self._turns.take(len(self._turns))
-            self._changed.notify_all()
-        for row, _ in left:
-            _settle(row, Closed())
+        """Stop each lane after its batch; whoever still waits gets `Closed`. A batch that hangs is not waited for."""
+        self.end(Closed)
         for lane in self._lanes:
             lane.join()
 
-    def _submit(self, job: Job, tiles: int, cut: Cut) -> Future[list[Enhanced]]:
-        row = _Row(job, cut, time.monotonic(), [None] * tiles, tiles)
+    def submit(self, row: Row) -> None:
+        """Queue a row's tiles; as `Queue.submit`, for `Job` alone."""
         with self._changed:
-            if self._closed:
-                raise Closed
-            self._turns.add(job, job.camera, [(row, i) for i in range(tiles)])
-            self._changed.notify(min(tiles, self._idle))
-        return row.future
+            if self.ended is not None:
+                raise self.ended()
+            self._turns.add(row.job, row.job.camera, [(row, i) for i in range(row.missing)])
+            self._changed.notify(min(row.missing, self._idle))
 
-    def _drop(self, job: Job, reason: Exception) -> None:
+    def drop(self, job: Job, reason: Exception) -> None:
+        """Take a job's waiting tiles out; as `Queue.drop`, for `Job` alone."""
         with self._changed:
             dropped = self._turns.drop(job)
         for row, _ in dropped:
-            _settle(row, reason)
+            row.settle(reason)
 
-    def _leave(self, job: Job) -> None:
+    def leave(self, job: Job) -> None:
+        """Forget a job; as `Queue.leave`, for `Job` alone."""
         with self._changed:
             self._admission.leave(job)
 
-    def _run(self) -> None:
-        largest = self._sizes[-1]
-        tiles = np.empty((largest, TILE, TILE, 3), np.uint8)
-        contexts = np.empty((largest, CONTEXT, CONTEXT, 3), np.uint8)
-        while self._run_batch(tiles, contexts):
-            pass
+    def end(self, reason: Ended) -> None:
+        """Take no more work, and tell all who wait why; the first reason stays. As `Batches.end`."""
+        with self._changed:
+            self.ended = self.ended or reason
+            left: list[Item] = []
+            while len(self._turns):
+                left += self._turns.take(len(self._turns))
+            self._device.stopped.set()
+            self._changed.notify_all()
+        for row, _ in left:
+            row.settle(reason())
 
-    def _run_batch(self, tiles: npt.NDArray[np.uint8], contexts: npt.NDArray[np.uint8]) -> bool:
-        # a call of its own: what a lane holds of a batch, and with it of a picture, is gone before it waits again
-        batch = self._next_batch()
-        if batch is None:
-            return False
-        try:
-            self._infer(batch, tiles[: len(batch)], contexts[: len(batch)])
-        except Exception:  # a lane outlives whatever a device does
-            log.exception("a batch of %d tiles failed", len(batch))
-            for row, _ in batch:
-                _settle(row, InferenceFailed())
-        return True
+    def lane_ended(self) -> None:
+        """Tell all who wait where no lane is left; as `Batches.lane_ended`."""
+        if not any(lane.alive and not lane.current for lane in self._lanes):
+            self.end(DeviceFailed)
 
-    def _next_batch(self) -> list[tuple[_Row, int]] | None:
+    def next_batch(self) -> list[Item] | None:
+        """Wait for tiles and take them; as `Batches.next_batch`."""
         with self._changed:
             self._idle += 1
-            while not len(self._turns) and not self._closed:
+            while not len(self._turns) and self.ended is None:
                 self._changed.wait()
-            count = choose_batch(self._turns.waiting_with_next(), self._sizes, self._idle)
+            sizes = [size for size in self._sizes if size <= self._device.cap.most]
+            count = choose_batch(self._turns.waiting_with_next(), sizes, self._idle)
             self._idle -= 1
-            if self._closed:
+            if self.ended is not None:
                 return None
             batch = self._turns.take(count)
             start = time.monotonic()
             for row, _ in batch:
-                job = row.job
-                job.queue_s += (start - row.submitted) / job.tiles
-                if not job._running:
-                    job._running_since = start
-                job._running += 1
+                row.job.begin_tile(start - row.submitted, start)
             return batch
 
-    def _infer(
-        self, batch: list[tuple[_Row, int]], tiles: npt.NDArray[np.uint8], contexts: npt.NDArray[np.uint8]
-    ) -> None:
-        try:
-            for place, (row, i) in enumerate(batch):
-                row.cut(i, tiles[place])
-                contexts[place] = 0 if row.job._context is None else row.job._context
-            start = time.monotonic()
-            enhanced = self._generators(batch[0][0].job.camera)(tiles, contexts)
-        finally:
-            end = time.monotonic()
-            with self._changed:
-                for row, _ in batch:
-                    job = row.job
-                    job._running -= 1
-                    if not job._running:
-                        job.inference_s += end - job._running_since
-                    self._admission.done(job, 1)
+    def count_done(self, item: Item, now: float) -> None:
+        """Count a tile that left the device; as `Batches.count_done`."""
+        job = item[0].job
+        job.end_tile(now)
+        self._admission.done(job, 1)
+
+    def keep(self, items: Sequence[Item], enhanced: Enhanced, seconds: float) -> None:
+        """Take the answers of a batch; as `Batches.keep`."""
         complete = []
         with self._changed:
-            self._admission.cost.observe(len(batch), end - start)
-            for (row, i), tile in zip(batch, enhanced, strict=True):
+            self._device.outage.succeeded()
+            self._device.cap.succeeded(len(items))
+            self._admission.cost.observe(len(items), seconds)
+            for (row, i), tile in zip(items, enhanced, strict=True):
                 row.enhanced[i] = tile  # a view: the batch lives until the last of its rows is blended
                 row.missing -= 1
                 if not row.missing:
                     complete.append(row)
-        self._on_batch(BatchDone(len(batch), end - start))
-        for row in complete:
-            _settle(row, [tile for tile in row.enhanced if tile is not None])
-
-
-def _settle(row: _Row, outcome: list[Enhanced] | Exception) -> None:
-    # whoever comes first settles a row: a lane, a client that hangs up, or closing
-    with contextlib.suppress(InvalidStateError):
-        if isinstance(outcome, Exception):
-            row.future.set_exception(outcome)
-        else:
-            row.future.set_result(outcome)
+        try:
+            self._on_batch(BatchDone(len(items), seconds))
+        finally:
+            for row in complete:
+                row.settle([tile for tile in row.enhanced if tile is not None])

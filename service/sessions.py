@@ -45,16 +45,16 @@ class NoGpuSession(Exception):
     """No session runs on a GPU here; the message says why."""
 
 
-def open_on_cpu(path: Path, threads: int) -> ort.InferenceSession:
-    """Open a session on the CPU; raises whatever ONNX Runtime raises for a file that it can't load."""
-    return ort.InferenceSession(path, _options(threads), providers=[CPU])
+def open_on_cpu(model: bytes, threads: int) -> ort.InferenceSession:
+    """Open a session on the CPU; raises whatever ONNX Runtime raises for a model that it can't load."""
+    return ort.InferenceSession(model, _options(threads), providers=[CPU])
 
 
-def open_on_gpu(path: Path, threads: int, gpu: GpuOptions) -> ort.InferenceSession:
+def open_on_gpu(model: bytes, threads: int, gpu: GpuOptions) -> ort.InferenceSession:
     """Open a session on the first NVIDIA GPU.
 
     Args:
-        path: the ONNX file.
+        model: the ONNX file's bytes. TensorRT gets them too; its engines lie in files, in the folder of `gpu`.
         threads: CPU threads for what is left to the CPU.
         gpu: what it may use.
 
@@ -72,7 +72,7 @@ def open_on_gpu(path: Path, threads: int, gpu: GpuOptions) -> ort.InferenceSessi
             ort.preload_dlls(directory="")
         if said.getvalue():
             log.info("preloading CUDA libraries: %s", said.getvalue().strip())
-        session = ort.InferenceSession(path, _options(threads), providers=[*_providers(path, gpu), CPU])
+        session = ort.InferenceSession(model, _options(threads), providers=[*_providers(model, gpu), CPU])
         session.disable_fallback()
     except Exception as error:  # ORT raises types of its own C++ layer
         raise NoGpuSession(str(error).splitlines()[0]) from error
@@ -89,13 +89,13 @@ def _options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def _providers(path: Path, gpu: GpuOptions) -> list[tuple[str, dict[str, Any]]]:
+def _providers(model: bytes, gpu: GpuOptions) -> list[tuple[str, dict[str, Any]]]:
     cuda: dict[str, Any] = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
     if gpu.graphs:
         cuda["enable_cuda_graph"] = "1"
     providers: list[tuple[str, dict[str, Any]]] = [(CUDA, cuda)]
     if gpu.tensorrt_cache is not None:
-        inputs = open_on_cpu(path, 1).get_inputs()
+        inputs = open_on_cpu(model, 1).get_inputs()
         cache = {"enable": "1", "path": str(gpu.tensorrt_cache)}
         tensorrt: dict[str, Any] = {
             f"trt_{kind}_cache_{key}": value for kind in ("engine", "timing") for key, value in cache.items()

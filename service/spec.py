@@ -1,5 +1,6 @@
 """What an ONNX generator says about itself, checked clause by clause. Pure: it reads an open session, no file."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -109,8 +110,8 @@ def read_spec(inputs: Sequence[Node], outputs: Sequence[Node], metadata: dict[st
     if metadata.get("tile") != str(TILE):
         raise ContractBroken("metadata tile", f"{metadata.get('tile', 'missing')}, not {TILE}")
     overlap = metadata.get("overlap", "missing")
-    if not overlap.isdecimal() or int(overlap) > TILE // 2:
-        raise ContractBroken("metadata overlap", f"{overlap}, not a whole number from 0 to {TILE // 2}")
+    if not overlap.isdecimal() or len(overlap) > 3 or int(overlap) > TILE // 2:
+        raise ContractBroken("metadata overlap", f"{overlap[:20]}, not a whole number from 0 to {TILE // 2}")
     if len(metadata.get("weights_sha256", "")) != 64:
         raise ContractBroken("metadata weights_sha256", "missing or no SHA-256")
     return GeneratorSpec(
@@ -142,6 +143,9 @@ def _score(metadata: dict[str, str], key: str) -> float | None:
     if not text:
         return None
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise ContractBroken(f"metadata {key}", f"{text!r} is no number") from None
+        value = math.nan
+    if not math.isfinite(value):  # JSON, in which GET /cameras tells it, has no other
+        raise ContractBroken(f"metadata {key}", f"{text!r} is no number")
+    return value

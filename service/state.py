@@ -2,24 +2,37 @@
 
 import asyncio
 import logging
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from starlette.requests import HTTPConnection
 
 from service import codec
-from service.catalogue import Catalogue
+from service.catalogue import Catalogue, Stopped
 from service.codec import PictureLimits
 from service.decoding.pool import DecodePool, NoDecodeWorker, decode_workers
 from service.enhancer import Enhancer
-from service.generator import DeviceUnavailable, ModelUnusable
+from service.generator import DeviceUnavailable
+from service.model_files import ModelUnusable
 from service.pipeline import Decoder, Pipeline
-from service.scheduler import Scheduler
+from service.scheduler import DeviceFailed, Scheduler, Trouble
 from service.sessions import GpuOptions
 from service.settings import Settings
 from service.telemetry import Metrics
 from service.warmup import LARGEST_ON_GPU, find_batch_sizes, lanes_for, warm_up
 
 log = logging.getLogger(__name__)
+
+_LEAVE_WITHIN_S: Final = 1.0
+"""Seconds that loading gets to notice that nobody needs it any more."""
+
+_TROUBLE: Final[Mapping[Trouble, str]] = {
+    "ended": "without an inference thread",
+    "failed": "without a working device",
+    "hangs": "waiting for a device that does not answer",
+}
 
 
 @dataclass
@@ -45,40 +58,55 @@ class State:
     _decoding: DecodePool | None = None
     _scheduler: Scheduler | None = None
     _pipeline: Pipeline | None = None
+    _starter: threading.Thread | None = None
+    _stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.metrics.in_flight.set_function(lambda: self.running)
 
     def start(self) -> None:
         """Load and warm the generators and start the lanes; a failure is kept as `failure`."""
+        try:
+            self._start()
+        except Stopped:
+            log.info("stopped while loading")
+        except (ModelUnusable, DeviceUnavailable, DeviceFailed) as error:
+            self.failure = str(error)
+        except NoDecodeWorker:
+            self.failure = None if self._stopping.is_set() else "no decode worker can be started"
+        except Exception as error:  # a bug, whatever it is; without a word the process would load forever
+            log.exception("unexpected")
+            self.failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if self.failure is not None:
+            log.error("can't start: %s", self.failure)
+
+    def _start(self) -> None:
         settings = self.settings
         decoder = self._start_decoding()
-        try:
-            gpu = GpuOptions(
-                settings.cuda_graphs, settings.tensorrt_cache, max(settings.batch_sizes or (LARGEST_ON_GPU,))
-            )
-            # one thread a session: each lane brings its own
-            catalogue = Catalogue(settings.models, settings.camera, settings.device, 1, gpu)
-        except (ModelUnusable, DeviceUnavailable) as error:
-            self.failure = str(error)
-            log.error("can't start: %s", error)  # noqa: TRY400  the message says it all
-            return
+        gpu = GpuOptions(settings.cuda_graphs, settings.tensorrt_cache, max(settings.batch_sizes or (LARGEST_ON_GPU,)))
+        # one thread a session: each lane brings its own
+        catalogue = Catalogue(
+            settings.models, settings.camera, settings.device, 1, gpu, settings.verify_models, self._stopping.is_set
+        )
         default = catalogue[catalogue.default]
         lanes = 1 if settings.cuda_graphs and default.device == "cuda" else lanes_for(default, settings.threads)
-        sizes = settings.batch_sizes or find_batch_sizes(default, lanes)
-        warm_up([catalogue[camera] for camera in catalogue.cameras], sizes, lanes)
+        sizes = self._warm_up(catalogue, lanes)
         log.info("%d batches at a time, of up to %d tiles", lanes, sizes[-1])
         if self._decoding is not None:
-            try:
-                self._decoding.wait_until_ready()
-            except NoDecodeWorker:
-                self.failure = "no decode worker can be started"
-                log.error("can't start: %s", self.failure)  # noqa: TRY400
-                return
-        self._scheduler = Scheduler(
-            catalogue.__getitem__, sizes, settings.max_queued_tiles, self.metrics.batch_done, lanes
+            self._decoding.wait_until_ready()
+        scheduler = Scheduler(
+            catalogue.__getitem__,
+            sizes,
+            settings.max_queued_tiles,
+            self.metrics.batch_done,
+            lanes,
+            lambda _: self.metrics.failed_batches.inc(),
+            settings.batch_timeout_s,
         )
-        scheduler = self._scheduler
+        if self._stopping.is_set():
+            scheduler.close()
+            raise Stopped
+        self._scheduler = scheduler
         self.metrics.waiting.set_function(lambda: scheduler.waiting)
         for camera in catalogue.cameras:
             generator = catalogue[camera]
@@ -104,12 +132,44 @@ class State:
         )
         return self._decoding
 
+    def _warm_up(self, catalogue: Catalogue, lanes: int) -> Sequence[int]:
+        """Run a first batch of each generator in each size, and return the sizes."""
+        try:
+            sizes = self.settings.batch_sizes or find_batch_sizes(catalogue[catalogue.default], lanes)
+            for camera in catalogue.cameras:
+                if not self._stopping.is_set():
+                    warm_up([catalogue[camera]], sizes, lanes)
+        except Exception as error:  # ONNX Runtime raises types of its own C++ layer
+            raise DeviceFailed(f"the device fails on a first batch: {' '.join(str(error).split())}") from error
+        if self._stopping.is_set():
+            raise Stopped
+        return sizes
+
+    def start_in_thread(self) -> None:
+        """As `start`, in a thread that keeps no process from ending: loading can take minutes."""
+        self._starter = threading.Thread(target=self.start, name="start", daemon=True)
+        self._starter.start()
+
     def stop(self) -> None:
-        """Stop the lanes and the decode workers; whoever still waits gets an error."""
+        """Stop loading, the lanes and the decode workers; whoever still waits gets an error.
+
+        What hangs is not waited for.
+        """
+        self._stopping.set()
+        if self.loaded is None and self._decoding is not None:
+            self._decoding.close()  # loading waits for them
+        if self._starter is not None:
+            self._starter.join(_LEAVE_WITHIN_S)
         if self._scheduler is not None:
             self._scheduler.close()
         if self._decoding is not None:
             self._decoding.close()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a thread is left, after `stop`, that loads or waits for a device."""
+        starting = self._starter is not None and self._starter.is_alive()
+        return starting or (self._scheduler is not None and self._scheduler.trouble == "hangs")
 
     @property
     def catalogue(self) -> Catalogue:
@@ -125,7 +185,7 @@ class State:
 
     @property
     def alive(self) -> bool:
-        """Whether every lane runs, or has yet to be started."""
+        """Whether every lane runs and the device works, as far as is known, or have yet to be started."""
         return self._scheduler is None or self._scheduler.alive
 
     @property
@@ -136,8 +196,8 @@ class State:
             reasons.append("without a usable generator or device")
         elif self.loaded is None:
             reasons.append("loading")
-        elif not self.alive:
-            reasons.append("without an inference thread")
+        elif self._scheduler is not None and (trouble := self._scheduler.trouble) is not None:
+            reasons.append(_TROUBLE[trouble])
         if self.draining:
             reasons.append("shutting down")
         return reasons

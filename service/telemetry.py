@@ -31,6 +31,9 @@ class Metrics:
         )
         self.tiles = Counter("pix2dslr_tiles", "Enhanced tiles.", registry=self.registry)
         self.batches = Counter("pix2dslr_batches", "Batches run on the device.", registry=self.registry)
+        self.failed_batches = Counter(
+            "pix2dslr_failed_batches", "Batches that the device failed on; most are run again.", registry=self.registry
+        )
         self.batch_tiles = Histogram(
             "pix2dslr_batch_tiles",
             "Tiles in a batch.",
@@ -39,6 +42,9 @@ class Metrics:
         )
         self.waiting = Gauge(
             "pix2dslr_queue_tiles", "Admitted tiles that are not yet enhanced.", registry=self.registry
+        )
+        self.body_bytes = Gauge(
+            "pix2dslr_body_bytes", "Bytes of request bodies that are in memory.", registry=self.registry
         )
         self.decode_workers_ended = Counter(
             "pix2dslr_decode_workers_ended",
@@ -113,8 +119,15 @@ class _WithRequestId(logging.Filter):
 
 
 def set_up_log(level: str) -> None:
-    """Write the log to standard error, a line an event, with the request's id."""
+    """Write the log to standard error, a line an event, with the request's id.
+
+    Args:
+        level: of the service's own lines. Libraries tell no more than warnings: in detail they would write file names,
+            headers and pieces of pictures.
+    """
     handler = logging.StreamHandler()
     handler.addFilter(_WithRequestId())
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level="WARNING", handlers=[handler], force=True)
+    logging.getLogger("service").setLevel(level)
+    logging.getLogger().setLevel(max(logging.WARNING, logging.getLevelName(level)))

@@ -19,7 +19,7 @@ from service.metadata import Metadata, upright_exif, upright_xmp
 
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _COUNTS = 273, 274, 277, 278, 279
-_PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_LENGTH, _TILE_COUNTS = 284, 317, 322, 323, 325
+_PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS = 284, 317, 322, 323, 324, 325
 _EXTRA, _SAMPLE_FORMAT, _XMP, _IPTC, _ICC = 338, 339, 700, 33723, 34675
 Tags = TiffImagePlugin.ImageFileDirectory_v2
 _DEFLATE: Final = 8
@@ -34,6 +34,10 @@ _ROOM: Final = 1 << 24
 
 class Unreadable(Exception):
     """The file claims what it can't hold, or a kind of samples that is not read; the message says what."""
+
+
+class UnknownSamples(Exception):
+    """The samples are of a kind that is not read; the message says which, as in: the samples are ..."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def layout_of(tags: Tags, data: bytes) -> Layout:
     """Read how a file holds its first page.
 
     Raises:
-        Unreadable: see there.
+        Unreadable, UnknownSamples: see there.
     """
 
     def number(tag: int, default: int) -> int:
@@ -111,13 +115,19 @@ def layout_of(tags: Tags, data: bytes) -> Layout:
         return tuple(int(each) for each in value) if isinstance(value, tuple) else (int(value),)
 
     bits = set(numbers(_BITS) or (1,))
-    if len(bits) != 1 or not bits <= {1, 2, 4, 8, 16} or not set(numbers(_SAMPLE_FORMAT)) <= {1}:
-        raise Unreadable("the samples are neither 8 nor 16 bits")
+    if not set(numbers(_SAMPLE_FORMAT)) <= {1}:
+        raise UnknownSamples("floating-point, signed or undefined numbers")
+    if len(bits) != 1 or not bits <= {1, 2, 4, 8, 16}:
+        raise UnknownSamples(f"of {' and '.join(map(str, sorted(bits)[:4]))} bits")
     width, length, channels = number(_WIDTH, 0), number(_LENGTH, 0), number(_SAMPLES, 1)
     # a decoder makes room for one strip or tile as it is claimed to be
     room = max(_ROOM, 2 * width * length * channels)
     if number(_TILE_WIDTH, 1) * number(_TILE_LENGTH, 1) * channels > room or channels > 16:
         raise Unreadable("a tile claims more pixels than the picture has")
+    if tags.get(_TILE_WIDTH) and len(numbers(_TILE_OFFSETS)) < -(-width // number(_TILE_WIDTH, 1)) * -(
+        -length // number(_TILE_LENGTH, 1)
+    ):
+        raise Unreadable("it has fewer tiles than its size needs")
     if max(numbers(_COUNTS) + numbers(_TILE_COUNTS), default=0) > len(data):
         raise Unreadable("a strip claims more bytes than the file has")
     extra, photometric = numbers(_EXTRA), number(_PHOTOMETRIC, 1)

@@ -111,7 +111,7 @@ def test_settings_of_each_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)
 def test_ports_agree(deployment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(deployment, monkeypatch)
-    assert settings.host == "0.0.0.0"
+    assert settings.host == "0.0.0.0"  # noqa: S104  inside a container
     assert of_image("EXPOSE") == str(settings.port)
     if deployment in WITH_COMPOSE:
         assert service_of(deployment)["ports"] == [f"${{PORT:-8000}}:{settings.port}"]
@@ -127,7 +127,7 @@ def test_stopping_waits_for_the_drain(deployment: str, monkeypatch: pytest.Monke
 def test_compose_takes_every_privilege_away(deployment: str) -> None:
     service = service_of(deployment)
     assert service["read_only"] is True
-    assert service["tmpfs"] == ["/tmp"]
+    assert service["tmpfs"] == ["/tmp"]  # noqa: S108  a container's own
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert not service.keys() & {"user", "privileged", "cap_add", "healthcheck", "command", "entrypoint"}
@@ -238,7 +238,16 @@ def test_the_health_check_follows_the_service(identity_model: Path, tmp_path: Pa
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", [".github/workflows/ci.yml", ".pre-commit-config.yaml", "CONTRIBUTING.md", ".ci/run"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".github/workflows/ci.yml",
+        ".github/workflows/weekly.yml",
+        ".pre-commit-config.yaml",
+        "CONTRIBUTING.md",
+        ".ci/run",
+    ],
+)
 def test_make_has_the_targets_that_others_call(name: str) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     called = set(re.findall(r"\bmake ([a-z]+)", (ROOT / name).read_text()))
@@ -246,11 +255,16 @@ def test_make_has_the_targets_that_others_call(name: str) -> None:
     assert called <= targets
 
 
-def test_ci_asks_for_little() -> None:
-    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+@pytest.mark.parametrize("name", ["ci", "weekly"])
+def test_ci_asks_for_little(name: str) -> None:
+    workflow = yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text())
     assert workflow["permissions"] == {"contents": "read"}
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in steps if "uses" in step)
+
+
+def test_ci_runs_on_the_oldest_python() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     pythons = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
     assert PROJECT["requires-python"] == f">={pythons[0]}"
 

@@ -7,7 +7,8 @@ from rich.table import Table
 
 from service.catalogue import Catalogue
 from service.commands.common import console_for_tables, examples, fail, read_settings
-from service.generator import DeviceUnavailable, ModelUnusable
+from service.generator import DeviceUnavailable
+from service.model_files import ModelUnusable
 from service.schemas import Camera, Cameras
 
 EXAMPLES: Final = examples(
@@ -22,7 +23,7 @@ def cameras(
     """List the generators: whose photos they are for, how good they are, what they were trained on."""
     settings = read_settings()
     try:
-        catalogue = Catalogue(settings.models, settings.camera, settings.device, 1)
+        catalogue = Catalogue(settings.models, settings.camera, settings.device, 1, verified=settings.verify_models)
     except (ModelUnusable, DeviceUnavailable) as error:
         fail(str(error))
     answer = Cameras(cameras=[Camera.of(catalogue, name) for name in catalogue.cameras])

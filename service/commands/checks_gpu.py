@@ -7,6 +7,7 @@ import onnxruntime as ort
 
 from service.commands import gpu
 from service.commands.checks import Check, Status
+from service.model_files import ModelUnusable, read_model, read_sums, verify
 from service.sessions import CPU, CUDA, TENSORRT, GpuOptions, NoGpuSession, open_on_gpu
 from service.settings import Settings
 
@@ -60,8 +61,11 @@ def _providers(settings: Settings, otherwise: Status) -> Check:
     file = settings.models / f"{settings.camera}.onnx"
     if settings.device != "cpu" and file.is_file():
         try:
-            usable = list(open_on_gpu(file, 1, GpuOptions()).get_providers())
-        except NoGpuSession as error:
+            model = read_model(file)
+            if settings.verify_models:
+                verify(model, read_sums(settings.models))
+            usable = list(open_on_gpu(model.data, 1, GpuOptions()).get_providers())
+        except (ModelUnusable, NoGpuSession) as error:
             why = str(error)
     details = {"built_in": built, "usable": usable, "cuda_fails_with": why}
     # TensorRT is tried by the self-test, where it is asked for: it takes minutes

@@ -3,7 +3,7 @@
 import base64
 import importlib.metadata
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -12,9 +12,9 @@ import numpy as np
 
 from service.codec import Header, Picture, encode
 from service.commands.checks import Check
-from service.commands.common import file_sha256
 from service.commands.parallel import default_jobs
-from service.generator import Generator, ModelUnusable
+from service.generator import Generator
+from service.model_files import ModelUntrusted, ModelUnusable, find_models, read_model, read_sums, verify
 from service.settings import SHIPPED_MODELS, Settings
 from service.spec import CONTEXT, TILE
 from service.state import State
@@ -27,26 +27,38 @@ _TEST_S: Final = 2.0
 def models(settings: Settings) -> Iterator[Check]:
     """Look at every generator: contract, hashes, and an answer."""
     folder = settings.models
-    files = sorted(folder.glob("*.onnx"))
-    if not (folder / f"{settings.camera}.onnx").is_file():
-        there = ", ".join(file.stem for file in files) or "none"
+    try:
+        files = find_models(folder)
+        sums = read_sums(folder) if settings.verify_models and files else None
+    except ModelUntrusted as error:
+        yield Check("models", "problem", error.found, error.do)
+        return
+    except ModelUnusable as error:
+        yield Check("models", "problem", str(error), "name the folder of the generators in PIX2DSLR_MODELS")
+        return
+    if settings.camera not in files:
+        there = ", ".join(files) or "none"
         advice = "name the folder of the generators in PIX2DSLR_MODELS, or one that is there in PIX2DSLR_CAMERA"
         yield Check("model " + settings.camera, "problem", f"it is not in {folder}; there: {there}", advice)
-    for file in files:
-        yield _model(file)
+    for file in files.values():
+        yield _model(file, sums)
 
 
-def _model(file: Path) -> Check:
+def _model(file: Path, sums: Mapping[str, str] | None) -> Check:
     name = f"model {file.stem}"
     try:
-        generator = Generator(file, "cpu", 1)
+        model = read_model(file)
+        if sums is not None:
+            verify(model, sums)
+        generator = Generator(model, "cpu", 1)
+    except ModelUntrusted as error:
+        return Check(name, "problem", error.found, error.do)
     except ModelUnusable as error:
         # nothing starts with a broken file in the folder
         return Check(name, "problem", str(error), f"put a whole file there, or remove {file.name}")
     spec = generator.spec
-    digest = file_sha256(file)
-    details = {"file": str(file), "file_sha256": digest, **spec.metadata()}
-    if _installed_sha256(file) not in (None, digest):
+    details = {"file": str(file), "file_sha256": model.sha256, "verified": sums is not None, **spec.metadata()}
+    if _installed_sha256(file) not in (None, model.sha256):
         advice = "install pix2dslr again"
         return Check(name, "problem", "the file is not the one that was installed", advice, details)
     rng = np.random.default_rng(0)
@@ -56,7 +68,9 @@ def _model(file: Path) -> Check:
     if not (np.isfinite(answer).all() and answer.min() >= -1e-3 and answer.max() <= 1.001):
         advice = "its weights are damaged: export it again, or put another there"
         return Check(name, "problem", "it answers values that are no colours", advice, details)
-    line = f"keeps the contract, answers finite colours; {spec.architecture}, weights {spec.weights_sha256[:12]}"
+    trusted = "is the file that SHA256SUMS lists" if sums is not None else "is not checked against SHA256SUMS"
+    weights = f"{spec.architecture}, weights {spec.weights_sha256[:12]}"
+    line = f"{trusted}, keeps the contract, answers finite colours; {weights}"
     return Check(name, "ok", line, details=details)
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from service import telemetry
 from service.codec import PictureTooLarge
 from service.commands.files import Said
-from service.scheduler import InferenceFailed
+from service.scheduler import DeviceFailed, InferenceFailed
 from service.settings import Settings
 from service.state import State
 
@@ -120,7 +120,7 @@ def explain(error: BaseException) -> str:
         return error.strerror or str(error)
     if isinstance(error, MemoryError):
         return "There is not enough memory for it."
-    if isinstance(error, InferenceFailed):
+    if isinstance(error, InferenceFailed | DeviceFailed):
         return f"The device failed on the picture. Try again; {_SHOWS_WHY}."
     if isinstance(error, PictureTooLarge):
         return f"{problems.words_for(error)} PIX2DSLR_MAX_PIXELS={error.pixels} allows it."

@@ -1,12 +1,15 @@
 """`pix2dslr serve`: the HTTP service."""
 
 import os
+import signal
+import sys
 from typing import Annotated, Final
 
 import typer
 
 from service import telemetry
 from service.commands.common import examples, fail, read_settings
+from service.keys import BrokenKeys
 
 EXAMPLES: Final = examples(
     ("pix2dslr serve", "on http://127.0.0.1:8000"),
@@ -20,15 +23,23 @@ def serve(
     port: Annotated[int | None, typer.Option(help="port to listen on", show_default="8000")] = None,
 ) -> None:
     """Serve the HTTP API; every setting is read from the environment too, with the prefix PIX2DSLR_."""
+    # until the server takes signals: as process 1 of a container, one that is not caught would be lost
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from service.app import create_app  # FastAPI takes half of a command's start
     from service.server import serve as run_server
 
     settings = read_settings(host=host, port=port)
     telemetry.set_up_log(settings.log_level)
     try:
-        code = run_server(create_app(settings), settings.host, settings.port)
+        app = create_app(settings)
+    except BrokenKeys as error:
+        fail(f"API keys: {error}")
+    try:
+        code = run_server(app, settings.host, settings.port)
     except OSError as error:
-        # the system's own words; a name that is not found has a number of its own below 0
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        # the system's own words; a name that is not found has a number of its own below 0, and the address behind it
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror).partition(" (")[0]
         fail(f"can't listen on {settings.host}:{settings.port}: {reason}")
+    except UnicodeError:  # how a name that can be none is told
+        fail(f"can't listen on {settings.host}:{settings.port}: {settings.host} is no host name")
     raise typer.Exit(code)

@@ -6,9 +6,9 @@ message is read into one of these models, or refused.
 
 import socket
 import struct
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from service import picture
 from service.picture import Header, PictureLimits
@@ -105,8 +105,14 @@ def exception_of(failure: Failure) -> Exception:
     """
     try:
         kind = _FAILURES[failure.kind]
-        return kind(**failure.facts) if failure.facts else kind(failure.message)
-    except (KeyError, TypeError):
+        if not failure.facts:
+            return kind(failure.message)
+        hints = get_type_hints(kind.__init__)
+        facts = {
+            name: TypeAdapter(hints[name]).validate_python(fact, strict=True) for name, fact in failure.facts.items()
+        }
+        return kind(**facts)
+    except (KeyError, TypeError, ValidationError):
         raise Disconnected from None
 
 

@@ -65,7 +65,7 @@ class _Worker:
             # nothing of the service's settings, keys among them, is for a process that may be taken over
             environment = {name: value for name, value in os.environ.items() if not name.startswith("PIX2DSLR_")}
             try:
-                self._process = subprocess.Popen(
+                self._process = subprocess.Popen(  # noqa: S603  a module of our own
                     [sys.executable, "-m", f"{__package__}.worker", str(other.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

@@ -1,12 +1,12 @@
 // Which cameras there are generators for, and which is chosen.
 
-import { urlOf } from "./socket.js";
+import { fetchWithKey } from "./socket.js";
 
 const $ = (id) => document.getElementById(id);
 let cameras = []; // as GET /cameras lists them
 
 export async function loadCameras() {
-  const response = await fetch(urlOf("cameras")).catch(() => null);
+  const response = await fetchWithKey("cameras").catch(() => null);
   if (!response?.ok) {
     setTimeout(loadCameras, 1500); // it is starting, or away
     return;

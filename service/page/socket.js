@@ -1,11 +1,14 @@
 // The wire to `WS /live` (its protocol: docs/live.md), and POST /enhance where no WebSocket gets through.
 
+import { askForKey, keyHeaders, keyNow, keyProtocols } from "./key.js";
 import { Cancelled, Problem, bytes } from "./words.js";
 
 /** The page's own place, whatever prefix a proxy put before it. */
 export function urlOf(path) {
   return new URL(path, document.baseURI);
 }
+
+const UNAUTHORIZED = 3000;
 
 /** One WebSocket: numbers what it sends, and pairs each result with the picture that follows it. */
 export class Wire {
@@ -20,12 +23,24 @@ export class Wire {
     this.onClose = onClose;
   }
 
-  /** Resolves to the `ready` event; rejects with {code, reason} where it closes before. */
-  open() {
+  /** Resolves to the `ready` event, once there is a key where one is needed; rejects with {code, reason} where it closes before. */
+  async open() {
+    for (;;) {
+      const tried = keyNow();
+      try {
+        return await this.#open();
+      } catch (closed) {
+        if (closed.code !== UNAUTHORIZED) throw closed;
+        await askForKey(tried);
+      }
+    }
+  }
+
+  #open() {
     const url = urlOf("live");
     url.protocol = url.protocol.replace("http", "ws");
     return new Promise((resolve, reject) => {
-      const socket = new WebSocket(url);
+      const socket = new WebSocket(url, keyProtocols());
       socket.binaryType = "blob";
       this.#socket = socket;
       let ready = false;
@@ -211,18 +226,26 @@ export class Service {
   }
 }
 
+/** fetch from the service, with the key where one is needed. */
+export async function fetchWithKey(path, { headers = {}, ...options } = {}) {
+  for (;;) {
+    const tried = keyNow();
+    const response = await fetch(urlOf(path), { ...options, headers: { ...headers, ...keyHeaders() } });
+    if (response.status !== 401) return response;
+    await askForKey(tried);
+    options.signal?.throwIfAborted();
+  }
+}
+
 /** POST a form; resolves to an answer that is ok. @throws {Problem|Cancelled} */
 export async function request(path, fields, signal, accept = "*/*") {
   const form = new FormData();
   for (const [name, value] of Object.entries(fields)) {
     if (value !== undefined && value !== "") form.append(name, value);
   }
-  let response;
-  try {
-    response = await fetch(urlOf(path), { method: "POST", body: form, signal, headers: { Accept: accept } });
-  } catch {
+  const response = await fetchWithKey(path, { method: "POST", body: form, signal, headers: { Accept: accept } }).catch(() => {
     throw signal?.aborted ? new Cancelled() : Problem.unreachable();
-  }
+  });
   if (!response.ok) throw await Problem.fromResponse(response);
   return response;
 }

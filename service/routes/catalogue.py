@@ -18,7 +18,7 @@ router = APIRouter()
     responses={
         200: {"headers": {"ETag": {"description": "For `If-None-Match`.", "schema": {"type": "string"}}}},
         304: {"description": "`If-None-Match` names the answer's `ETag`."},
-        **documented(503),
+        **documented(401, 421, 503),
     },
     openapi_extra={"parameters": [IF_NONE_MATCH]},
 )

@@ -7,6 +7,8 @@ from fastapi import APIRouter, Request, Response
 
 from service.archive import File, Limits
 from service.codec import FORMATS, Format, Header, as_srgb, encode, media_type
+from service.edge.clients import client_of
+from service.edge.house import house_of
 from service.negotiation import accepted, entity_tag, is_known
 from service.pipeline import Outcome, Ticket
 from service.problems import documented
@@ -59,7 +61,7 @@ HEADERS: Final = {
             },
         },
         304: {"description": "`If-None-Match` names the answer's `ETag`: nothing was computed, nothing is sent."},
-        **documented(400, 413, 415, 422, 429, 500, 503, 504),
+        **documented(400, 401, 408, 413, 415, 421, 422, 429, 500, 503, 504),
     },
     openapi_extra=form_schema(
         EnhanceOptions,
@@ -76,11 +78,14 @@ async def enhance(request: Request) -> Response:
     """
     state = state_of(request)
     settings = state.settings
-    limits = Limits(settings.max_files, settings.max_body_bytes, settings.max_unzipped_bytes)
+    allowance = house_of(request).limits
+    most = allowance.most_pictures(settings.max_files)
+    limits = Limits(most, settings.max_body_bytes, settings.max_unzipped_bytes)
     accept = ", ".join(request.headers.getlist("accept"))
     upload = await read_upload(request, EnhanceOptions, limits)
     threads: Threads = request.app.state.threads
     if upload.several:
+        allowance.count(client_of(request.scope), len(upload.files) - 1)  # one was counted when it came
         return _answer_several(state, upload, accept, threads)
     known = request.headers.getlist("if-none-match")
     one, cancellation = _One(state, upload, accept, known), Cancellation()

@@ -6,6 +6,8 @@ from service.schemas import Liveness, Readiness
 from service.state import state_of
 
 router = APIRouter()
+metrics_router = APIRouter()
+"""/metrics, which may have a port of its own."""
 
 _NOW = {"Cache-Control": "no-store"}
 """What is true now is no news later."""
@@ -14,7 +16,7 @@ _NOW = {"Cache-Control": "no-store"}
 @router.get("/livez", operation_id="livez", summary="Is the process alive?", responses={503: {"model": Liveness}})
 @router.get("/healthz", operation_id="healthz", summary="The same as /livez", responses={503: {"model": Liveness}})
 async def livez(request: Request, response: Response) -> Liveness:
-    """Answer 200 while the event loop and the inference threads run, else 503: restart it."""
+    """Answer 200 while the event loop and the inference threads run and the device answers, else 503: restart it."""
     alive = state_of(request).alive
     response.status_code = 200 if alive else 503
     response.headers.update(_NOW)
@@ -43,7 +45,7 @@ async def readyz(request: Request, response: Response) -> Readiness:
     )
 
 
-@router.get(
+@metrics_router.get(
     "/metrics",
     operation_id="metrics",
     summary="Prometheus metrics",

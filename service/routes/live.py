@@ -23,7 +23,8 @@ where a problem is no frame's:
   stays usable.
 
 It closes with 1001 when the service shuts down, after the frame that is under way; 1009 when a message has more bytes
-than a body may have. Where the service takes no pictures it closes at once with 1013 and the reason.
+than a body may have, 1008 when one comes too slowly; 3000 at once where there is no valid API key, and later when it is
+revoked. Where the service takes no pictures it closes at once with 1013 and the reason.
 """
 
 import asyncio
@@ -37,6 +38,12 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from service.codec import FORMATS, encode, media_type
+from service.edge.budget import Reservation
+from service.edge.clients import client_of
+from service.edge.errors import NoRoom, RateLimited
+from service.edge.house import house_of
+from service.edge.keys import key_of
+from service.edge.refusal import taken_subprotocol
 from service.live import Frame, Frames, TooManyWait
 from service.pipeline import Ticket
 from service.problems import MalformedRequest, NotReady, response_to
@@ -57,12 +64,13 @@ _MOST_CHARACTERS: Final = 10_000
 """Of a text message: options take a few hundred, and parsing blocks everyone."""
 
 _GOING_AWAY: Final = 1001
+_UNAUTHORIZED: Final = 3000
 
 
 @router.websocket("/live")
 async def live(websocket: WebSocket) -> None:
     """Serve one connection; the module's docstring is its protocol."""
-    await websocket.accept()
+    await websocket.accept(taken_subprotocol(websocket.scope))
     await _Connection(websocket, state_of(websocket)).run()
 
 
@@ -108,16 +116,24 @@ class _Connection:
         self._sending = asyncio.Lock()  # nothing may come between a result and its picture
         self._running: tuple[int, Cancellation] | None = None
         self._gone = False
+        self._house = house_of(websocket)
+        self._client = client_of(websocket.scope)
+        self._key = key_of(websocket.scope)
+        self._rooms: dict[int, Reservation] = {}
 
     async def run(self) -> None:
         """Serve until the client leaves or the service drains."""
-        async with anyio.create_task_group() as group:
-            await self._send("ready", **self._limits())
-            group.start_soon(self._work_until_drained, group.cancel_scope)
-            group.start_soon(self._watch_drain)
-            await self._read()
-            self._give_up(None)
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                await self._send("ready", **self._limits())
+                group.start_soon(self._work_until_drained, group.cancel_scope)
+                group.start_soon(self._watch_drain)
+                await self._read()
+                self._give_up(None)
+                group.cancel_scope.cancel()
+        finally:
+            for room in self._rooms.values():
+                room.close()
 
     def _limits(self) -> dict[str, Any]:
         settings = self._state.settings
@@ -135,10 +151,13 @@ class _Connection:
                 except Exception as error:  # noqa: BLE001  each is answered
                     await self._send_problem(None, error)
                 continue
+            if self._key is not None and not self._house.keys.holds(self._key):
+                await self._close(_UNAUTHORIZED, "The API key is no longer valid.")
+                return
             self._came += 1
             try:
                 await self._take_in(self._came, data)
-            except (MalformedRequest, NotReady) as error:
+            except (MalformedRequest, NotReady, NoRoom) as error:
                 await self._send_problem(self._came, error)
 
     async def _take_in(self, number: int, data: bytes) -> None:
@@ -146,6 +165,8 @@ class _Connection:
             raise NotReady("It is shutting down; try again soon.")
         if not data:
             raise MalformedRequest("The message is empty: send a picture file.")
+        self._rooms[number] = self._house.budget.open(self._client)
+        self._rooms[number].need(len(data))
         frame = Frame(number, self._options.mode == "live", _Task(data, self._options))
         try:
             late = self._frames.add(frame)
@@ -192,12 +213,21 @@ class _Connection:
             else:
                 self._changed.clear()
                 await self._changed.wait()
-        async with self._sending:
-            if not self._gone:
-                await self._websocket.close(_GOING_AWAY, "The service is shutting down.")
+        await self._close(_GOING_AWAY, "The service is shutting down.")
         scope.cancel()
 
+    async def _close(self, code: int, reason: str) -> None:
+        async with self._sending:
+            if not self._gone:
+                self._gone = True
+                await self._websocket.close(code, reason)
+
     async def _answer(self, frame: Frame[_Task]) -> None:
+        try:
+            self._house.limits.count(self._client)  # here, where frames that were dropped cost nothing
+        except RateLimited as refused:
+            await self._send_problem(frame.number, refused)
+            return
         reports = _Reports(asyncio.get_running_loop())
         self._running = frame.number, reports.cancellation
         error: Exception | None = None
@@ -265,6 +295,8 @@ class _Connection:
     async def _send_end(self, type_: str, number: int | None, picture: bytes | None = None, **facts: object) -> None:
         """Send the last event of a frame, and count it."""
         if number is not None:
+            if (room := self._rooms.pop(number, None)) is not None:
+                room.close()
             self._state.metrics.live_frames.labels(type_).inc()
         await self._send(type_, picture, frame=number, **facts)
 

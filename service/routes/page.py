@@ -1,17 +1,22 @@
 """GET /: the web page, and its files under /page. Plain files: nothing is built, and nothing comes from elsewhere."""
 
 import os
+import re
 from pathlib import Path
 from typing import Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from service.state import state_of
+
 router = APIRouter()
 
 PAGE: Final = Path(__file__).parents[1] / "page"
+
+_LINK_TO_DOCS: Final = re.compile(r'<a [^>]*href="docs">[^<]*</a>')
 
 _HEADERS: Final = {
     # 'self' in connect-src covers ws: and wss: of the same host (CSP 3)
@@ -35,8 +40,11 @@ class _PageFiles(StaticFiles):
 
 
 @router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
-async def page() -> FileResponse:
+async def page(request: Request) -> Response:
     """Answer the page."""
+    if not state_of(request).settings.docs:
+        html = _LINK_TO_DOCS.sub("", (PAGE / "index.html").read_text())
+        return Response(html, media_type="text/html", headers=_HEADERS)
     return FileResponse(PAGE / "index.html", media_type="text/html", headers=_HEADERS)
 
 

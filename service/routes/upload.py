@@ -1,5 +1,6 @@
 """Reads a request's pictures and options."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,14 +10,18 @@ import anyio
 import anyio.to_thread
 from fastapi import Request
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 
 from service.archive import File, Limits, TooManyFiles, UnusableEntry, is_zip, read_zip
 from service.codec import FORMATS, media_type
+from service.edge.forms import read_form
 from service.problems import MalformedRequest, UnsupportedMediaType
 from service.schemas import IF_NONE_MATCH
 
 Options = TypeVar("Options", bound=BaseModel)
+
+# a broken form is told to the client, once
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL + 1)
 
 _MAX_FIELDS: Final = 32
 _ANY_TYPE: Final = "application/octet-stream"
@@ -62,6 +67,7 @@ async def read_upload(request: Request, options: type[Options], limits: Limits |
         ValidationError: an option can't be used.
     """
     fields: dict[str, Any] = dict(request.query_params)
+    options.model_validate(fields)  # what can't be used is refused even where a form's field would win
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMediaType("Send the body without Content-Encoding.", {"Accept-Encoding": "identity"})
     # a body without a type may be taken for what it looks like (RFC 9110, 8.3)
@@ -106,7 +112,7 @@ async def _read_form(
     images: list[tuple[str, bytes]] = []
     reference: bytes | None = None
     try:
-        async with request.form(max_files=most + _MAX_FIELDS, max_fields=_MAX_FIELDS) as form:
+        async with read_form(request, most + _MAX_FIELDS, _MAX_FIELDS) as form:
             for name, value in form.multi_items():
                 if isinstance(value, str):
                     if name in ("image", "reference"):
@@ -120,10 +126,10 @@ async def _read_form(
                     raise MalformedRequest("There is more than one file reference.")
                 else:
                     reference = await value.read()
-    except HTTPException as error:
-        if error.detail.startswith("Too many files"):
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
             raise TooManyFiles(most) from error
-        raise
+        raise MalformedRequest("The body is no valid form.") from error
     if len(images) > most:
         if most == 1:
             raise MalformedRequest("There is more than one file image.")
@@ -151,10 +157,11 @@ def form_schema(options: type[BaseModel], reference: str, *, reference_required:
         "minItems": 1,
         "description": "A picture, several, or one zip of them. Several, and a zip, are answered in a zip.",
     }
+    options_by_name = {name: _without_null(entry) for name, entry in schema["properties"].items()}
     properties = {
         "image": one if reference_required else several,
         "reference": {**BINARY, "description": reference},
-        **schema["properties"],
+        **options_by_name,
     }
     required = ["image", "reference"] if reference_required else ["image"]
     form = {"type": "object", "required": required, "properties": properties}
@@ -166,10 +173,18 @@ def form_schema(options: type[BaseModel], reference: str, *, reference_required:
         # a raw body leaves the options to the query
         described["parameters"] = [
             {"name": name, "in": "query", "required": False, **_described_once(entry)}
-            for name, entry in schema["properties"].items()
+            for name, entry in options_by_name.items()
         ]
         described["parameters"].append(IF_NONE_MATCH)
     return described
+
+
+def _without_null(entry: dict[str, Any]) -> dict[str, Any]:
+    """Take null out of an option: neither a form nor a query can say it, what is left out stands for it."""
+    kinds: list[dict[str, Any]] = [kind for kind in entry.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) != 1:
+        return entry
+    return kinds[0] | {name: value for name, value in entry.items() if name not in ("anyOf", "default")}
 
 
 def _described_once(entry: dict[str, Any]) -> dict[str, Any]:

@@ -127,12 +127,20 @@ def run() -> Run:
 def serve_session() -> Iterator[Serve]:
     running: list[tuple[Server, threading.Thread]] = []
 
-    def start(*, ready: bool = True, command: str = COMMAND, cwd: Path | None = None, **settings: object) -> Server:
+    def start(
+        *,
+        ready: bool = True,
+        command: str = COMMAND,
+        cwd: Path | None = None,
+        port: int = 0,
+        variables: Mapping[str, str] | None = None,
+        **settings: object,
+    ) -> Server:
         process = subprocess.Popen(
-            [command, "serve", "--port", "0"],
+            [command, "serve", "--port", str(port)],
             stderr=subprocess.PIPE,
             text=True,
-            env=environment_with(settings),
+            env={**environment_with(settings), **(variables or {})},
             cwd=cwd,
         )
         server = Server(process)

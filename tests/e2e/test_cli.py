@@ -87,7 +87,7 @@ def test_the_wheel_serves_from_any_folder(serve_session: Serve, tmp_path: Path) 
     (wheel,) = tmp_path.glob("pix2dslr-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert {"service/models/iphone.onnx", "service/commands/evaluation.html"} <= set(names)
+    assert {"service/models/iphone.onnx", "service/models/SHA256SUMS", "service/commands/evaluation.html"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "runs"))]
     venv, empty = tmp_path / "venv", tmp_path / "empty"
     empty.mkdir()

@@ -170,6 +170,7 @@ def test_pages_of_configured_origins_may_use_it_and_read_its_headers(
         assert done.headers["vary"] == "Accept, Origin"
         exposed = set(done.headers["access-control-expose-headers"].lower().split(", "))
         ours = {name for name in done.headers if name.startswith("x-") or name in ("etag", "server-timing")}
+        ours -= {"x-content-type-options"}  # for the browser alone
         assert ours <= exposed
         failed = client.post("/enhance", files={"image": b"x" * 20_000}, headers={"Origin": PAGE})
         problem(failed, "body-too-large", 413)

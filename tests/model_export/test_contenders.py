@@ -10,7 +10,7 @@ from PIL import Image
 
 from model_export.contenders import OutputFolder, count_parameters, open_network, open_networks
 from model_export.pairs import PairPaths, PairsError
-from service.generator import ModelUnusable
+from service.model_files import ModelUnusable
 from tests.onnx_files import CONTEXT, METADATA, write_generator
 
 PixelArray = npt.NDArray[np.uint8]

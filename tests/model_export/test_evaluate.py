@@ -12,7 +12,8 @@ from model_export.evaluate import Photo, evaluate
 from model_export.features import pooled_features
 from model_export.kid import kid
 from model_export.pairs import PairPaths, PairsError
-from service.generator import ModelUnusable, cpu_threads
+from service.generator import cpu_threads
+from service.model_files import ModelUnusable
 from service.quality import colour_difference, psnr, seam_index, ssim
 from service.tiling import plan
 from tests.onnx_files import write_generator

@@ -52,6 +52,20 @@ def test_files_come_with_their_names_and_what_systems_leave_does_not() -> None:
     assert [(file.name, file.read()) for file in files] == [("a.jpg", b"1"), ("in/b.jpg", b"2")]
 
 
+def test_a_file_without_a_name() -> None:
+    # the directory's copy of the name counts; found by tests/fuzz
+    (file,) = read_zip(_unnamed(zipped({"a": b"1"})), LIMITS)
+    assert Names().take(file.name, (".jpg",)) == "picture.jpg"
+
+
+def _unnamed(data: bytes) -> bytes:
+    """Take the name of the only file out of a zip's directory."""
+    start = data.index(b"PK\x01\x02")
+    entry = data[start : start + 28] + b"\0\0" + data[start + 30 : start + 46]
+    end = data[data.index(b"PK\x05\x06") :]
+    return data[:start] + entry + end[:12] + struct.pack("<I", len(entry)) + end[16:]
+
+
 @pytest.mark.parametrize(
     "data", [b"PK\x03\x04", b"PK\x05\x06" + b"\0" * 18, zipped({"a": b"1"})[:-8], zipped({"a/": b""})]
 )

@@ -26,7 +26,10 @@ from service.codec import (
     PictureLimits,
     PictureTooLarge,
     SideTooLong,
+    TooManyFrames,
+    TooManyScans,
     UnsupportedFormat,
+    UnsupportedSamples,
     check_size,
     decode,
     encode,
@@ -43,6 +46,9 @@ MAX_PIXELS = 10**6
 COMMON: tuple[Format, ...] = ("jpeg", "png", "webp")
 """What OpenCV decodes; `test_fidelity` goes over all of `FORMATS`."""
 each_format = pytest.mark.parametrize("format_", COMMON)
+
+OURS = (UnsupportedFormat, UnsupportedSamples, MalformedPicture, PictureTooLarge, TooManyFrames, TooManyScans)
+"""What a file can be refused with."""
 
 
 def photo(height: int = 90, width: int = 130) -> Pixels:
@@ -476,7 +482,7 @@ class TestDamaged:
     @settings(max_examples=150, deadline=None)
     @given(data=st.binary(max_size=300), magic=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"]))
     def test_random_bytes_raise_ours_alone(self, data: bytes, magic: bytes) -> None:
-        with pytest.raises((UnsupportedFormat, MalformedPicture, PictureTooLarge)):
+        with pytest.raises(OURS):
             read(magic + data)
 
     @settings(max_examples=400, deadline=None)
@@ -519,7 +525,7 @@ def survives(data: bytes) -> None:
     """Read a damaged file: it may pass, whole, or raise one of ours."""
     try:
         result = read(data, 4 * 90 * 130)
-    except (UnsupportedFormat, MalformedPicture, PictureTooLarge):
+    except OURS:
         return
     assert result.pixels.shape == (result.header.height, result.header.width, 3)
     assert result.pixels.shape[0] * result.pixels.shape[1] <= 4 * 90 * 130

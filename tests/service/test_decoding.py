@@ -146,7 +146,11 @@ def test_an_answer_that_makes_no_sense_is_none(text: bytes) -> None:
 
 
 def test_an_exception_that_is_not_ours_is_no_answer() -> None:
-    for failure in (Failure(kind="SystemExit"), Failure(kind="PictureTooLarge", facts={"limit": 1})):
+    for failure in (
+        Failure(kind="SystemExit"),
+        Failure(kind="PictureTooLarge", facts={"limit": 1}),
+        Failure(kind="PictureTooLarge", facts={"pixels": 2, "limit": "many"}),  # found by tests/fuzz
+    ):
         with pytest.raises(Disconnected):
             exception_of(failure)
 

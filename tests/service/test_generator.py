@@ -6,7 +6,8 @@ import onnxruntime as ort
 import pytest
 
 from service.catalogue import Catalogue, UnknownCamera
-from service.generator import DeviceUnavailable, Generator, ModelUnusable, cpu_threads
+from service.generator import DeviceUnavailable, Generator, cpu_threads
+from service.model_files import ModelUnusable
 from service.sessions import CUDA
 from service.settings import SHIPPED_MODELS
 from tests.onnx_files import CONTEXT, write_generator

@@ -81,6 +81,14 @@ def test_every_option_is_there_with_an_example(document: Tree, path: str, option
         options.model_validate({name: example})
 
 
+def test_no_option_is_said_to_be_null_which_neither_a_form_nor_a_query_can_say(document: Tree) -> None:
+    for path in ("/enhance", "/evaluate"):
+        operation = document["paths"][path]["post"]
+        form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+        query = {each["name"]: each["schema"] for each in operation.get("parameters", ())}
+        assert "'null'" not in str([form, query])
+
+
 def test_both_kinds_of_body_are_there(document: Tree) -> None:
     operation = document["paths"]["/enhance"]["post"]
     kinds = operation["requestBody"]["content"].keys()

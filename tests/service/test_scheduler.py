@@ -1,9 +1,11 @@
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ from service.scheduler import (
     Cancelled,
     Closed,
     DeadlineExceeded,
+    DeviceFailed,
     Enhanced,
     InferenceFailed,
     Job,
@@ -22,6 +25,7 @@ from service.scheduler import (
     Scheduler,
 )
 from service.spec import CONTEXT, TILE
+from tests.onnx_files import write_generator
 
 
 class Gate:
@@ -54,6 +58,14 @@ def scheduler(gate: Gate) -> Iterator[Scheduler]:
     yield made
     gate.open.set()
     made.close()
+
+
+def in_threads(client: Callable[[int], None], count: int) -> None:
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def submit(job: Job, count: int, level: int = 0) -> Future[list[Enhanced]]:
@@ -149,15 +161,207 @@ def test_a_deadline_ends_the_waiting(scheduler: Scheduler, gate: Gate) -> None:
     assert scheduler.waiting == 0
 
 
-def test_a_failing_batch_costs_its_pictures_and_no_other(scheduler: Scheduler, gate: Gate) -> None:
+def scheduler_on(path: Path, **more: Any) -> Scheduler:
+    generator = Generator(path, device="cpu", threads=1)
+    return Scheduler(lambda _: generator, **{"batch_sizes": (1, 2, 4, 8), **more})
+
+
+def test_a_tile_that_the_device_fails_on_costs_its_picture_and_no_other(tmp_path: Path) -> None:
+    scheduler = scheduler_on(write_generator(tmp_path / "m.onnx", fail_on_light=True), lanes=2)
+    outcomes: dict[int, list[Enhanced] | Exception] = {}
+
+    def client(number: int) -> None:
+        level = 255 if number % 4 == 0 else 0
+        try:
+            with scheduler.admit(6, "c", 60) as job:
+                futures = [submit(job, 3, level), submit(job, 3, level)]
+                outcomes[number] = [tile for future in futures for tile in job.wait(future)]
+        except InferenceFailed as error:
+            outcomes[number] = error
+
+    in_threads(client, 24)
+    assert scheduler.alive, "it does black tiles still"
+    assert scheduler.waiting == 0
+    scheduler.close()
+    for number in range(24):
+        outcome = outcomes[number]
+        if number % 4 == 0:
+            assert isinstance(outcome, InferenceFailed)
+        else:
+            assert isinstance(outcome, list)
+            assert np.stack(outcome).shape == (6, TILE, TILE, 3)
+
+
+def test_nothing_more_of_a_picture_runs_once_the_device_failed_on_it(tmp_path: Path) -> None:
+    failures: list[int] = []
+    model = write_generator(tmp_path / "m.onnx", fail_on_light=True)
+    scheduler = scheduler_on(model, on_failure=failures.append)
+    with scheduler.admit(800, "c", 60) as job:
+        futures = [submit(job, 8, 255) for _ in range(100)]
+        for future in futures:
+            with pytest.raises(InferenceFailed):
+                job.wait(future)
+        with pytest.raises(InferenceFailed):
+            submit(job, 1)
+    scheduler.close()
+    assert failures == [8, 8, 4, 2, 1, 1, 1]
+    assert scheduler.waiting == 0
+
+
+def test_a_device_that_fails_now_and_then_is_not_noticed(tmp_path: Path) -> None:
+    failures: list[int] = []
+    model = write_generator(tmp_path / "m.onnx", fails=0.1)
+    scheduler = scheduler_on(model, lanes=2, on_failure=failures.append)
+    tiles = np.random.default_rng(0).integers(0, 256, (400, TILE, TILE, 3), np.uint8)
+    with scheduler.admit(len(tiles), "c", 60) as job:
+        answer = job.wait(job.submit(len(tiles), partial(_copy, tiles)))
+    scheduler.close()
+    np.testing.assert_array_equal(np.rint(np.stack(answer) * 255).astype(np.uint8), tiles)
+    assert failures
+    assert scheduler.waiting == 0
+
+
+def test_a_device_that_always_fails_is_told_to_all_who_wait(tmp_path: Path) -> None:
+    model = write_generator(tmp_path / "m.onnx", fails=0.9999, seed=1)
+    scheduler = scheduler_on(model, batch_sizes=(1,))
+    with scheduler.admit(1, "c", 30) as job:
+        job.wait(submit(job, 1))
+    assert scheduler.alive
+    outcomes: list[type[BaseException]] = []
+
+    def client(_: int) -> None:
+        with scheduler.admit(3, "c", 60) as job, pytest.raises((DeviceFailed, InferenceFailed)) as failed:
+            job.wait(submit(job, 3, 7))
+        outcomes.append(failed.type)
+
+    in_threads(client, 5)
+    assert outcomes == [DeviceFailed] * 5
+    assert (scheduler.alive, scheduler.trouble) == (False, "failed")
+    assert scheduler.waiting == 0
+    with pytest.raises(DeviceFailed):
+        scheduler.admit(1, "c", 30)
+    scheduler.close()
+    assert scheduler.trouble == "failed"
+
+
+def test_a_device_that_comes_back_in_time_is_not_noticed(scheduler: Scheduler, gate: Gate) -> None:
     gate.open.set()
     gate.broken = True
-    with scheduler.admit(1, "c", 30) as job, pytest.raises(InferenceFailed):
-        job.wait(submit(job, 1))
-    gate.broken = False
-    with scheduler.admit(1, "c", 30) as job:
-        assert np.stack(job.wait(submit(job, 1))).shape == (1, TILE, TILE, 3)
+    with scheduler.admit(4, "c", 30) as job:
+        future = submit(job, 4, 7)
+        while len(gate.batches) < 10:  # down to single tiles, and black ones
+            time.sleep(0.001)
+        gate.broken = False
+        assert np.stack(job.wait(future)).shape == (4, TILE, TILE, 3)
     assert scheduler.alive
+
+
+class Small:
+    """The real identity generator with memory for few tiles at once."""
+
+    def __init__(self, generator: Generator, most: int) -> None:
+        self.generator = generator
+        self.most = most
+        self.batches: list[int] = []
+
+    def __call__(self, tiles: npt.NDArray[np.uint8], context: npt.NDArray[np.uint8]) -> npt.NDArray[np.floating]:
+        self.batches.append(len(tiles))
+        if len(tiles) > self.most:
+            raise RuntimeError("Failed to allocate memory for requested buffer of size 534773760")
+        return self.generator(tiles, context)
+
+
+def test_where_memory_runs_out_batches_are_halved_and_stay_so_for_a_while(identity: Generator) -> None:
+    small = Small(identity, 3)
+    scheduler = Scheduler(lambda _: small, batch_sizes=(1, 2, 4, 8))  # type: ignore[arg-type, return-value]
+    with scheduler.admit(160, "c", 60) as job:
+        assert len(job.wait(submit(job, 160))) == 160
+    assert small.batches == [8, 4, *[2] * 80], "halved until it fits, and then no batch fails any more"
+    small.most = 8
+    with scheduler.admit(1600, "c", 60) as job:
+        job.wait(submit(job, 1600))
+    scheduler.close()
+    assert small.batches[-1] == 8, "until larger ones are tried again"
+
+
+def test_a_tile_that_can_not_be_cut_costs_its_picture_and_no_other(scheduler: Scheduler, gate: Gate) -> None:
+    def break_off(*_: object) -> None:
+        raise ValueError("no such tile")
+
+    with scheduler.admit(1, "c", 30) as first, scheduler.admit(2, "c", 30) as bad, scheduler.admit(2, "c", 30) as good:
+        futures = [submit(first, 1)]
+        assert gate.entered.wait(30)
+        futures += [bad.submit(2, break_off), submit(good, 2, 7)]
+        gate.open.set()
+        first.wait(futures[0])
+        with pytest.raises(InferenceFailed):
+            bad.wait(futures[1])
+        np.testing.assert_allclose(np.array(good.wait(futures[2]), np.float32), 7 / 255, atol=1e-7)
+    assert gate.batches == [1, 2]
+    assert scheduler.waiting == 0
+
+
+def test_a_batch_that_does_not_come_back_is_seen_and_not_waited_for(identity: Generator) -> None:
+    gate = Gate(identity)
+    scheduler = Scheduler(lambda _: gate, lanes=2, batch_timeout_s=0.2)  # type: ignore[arg-type, return-value]
+    with scheduler.admit(1, "c", 30) as job:
+        future = submit(job, 1)
+        assert gate.entered.wait(30)
+        deadline = time.monotonic() + 30
+        while scheduler.alive:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert scheduler.trouble == "hangs"
+        scheduler.close()
+        with pytest.raises(Closed):
+            job.wait(future)
+    assert scheduler.waiting == 0
+    gate.open.set()
+
+
+def test_a_batch_that_comes_back_late_is_forgiven(identity: Generator) -> None:
+    gate = Gate(identity)
+    scheduler = Scheduler(lambda _: gate, batch_timeout_s=0.1)  # type: ignore[arg-type, return-value]
+    with scheduler.admit(1, "c", 30) as job:
+        future = submit(job, 1)
+        while scheduler.alive:
+            time.sleep(0.01)
+        gate.open.set()
+        job.wait(future)
+    assert scheduler.alive
+    scheduler.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_thread_that_ends_is_seen_and_nobody_waits_for_it(identity: Generator, lanes: int) -> None:
+    deadly = True
+
+    def enhance(tiles: npt.NDArray[np.uint8], context: npt.NDArray[np.uint8]) -> npt.NDArray[np.floating]:
+        if deadly and tiles.any():
+            raise SystemExit  # which ends a thread without a word
+        return identity(tiles, context)
+
+    scheduler = Scheduler(lambda _: enhance, lanes=lanes)  # type: ignore[arg-type, return-value]
+    with scheduler.admit(1, "c", 30) as job, pytest.raises(InferenceFailed):
+        job.wait(submit(job, 1, 7))
+    deadly = False
+    deadline = time.monotonic() + 30
+    while scheduler.alive:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    if lanes == 1:
+        while scheduler.trouble != "failed":  # with nobody left to do it, nothing more is taken
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        with pytest.raises(DeviceFailed):
+            scheduler.admit(1, "c", 30)
+    else:
+        assert scheduler.trouble == "ended"
+        with scheduler.admit(4, "c", 30) as job:
+            assert len(job.wait(submit(job, 4, 7))) == 4, "the other one goes on"
+    assert scheduler.waiting == 0
+    scheduler.close()
 
 
 def test_closing_fails_what_waits_and_takes_nothing_more(identity: Generator) -> None:

@@ -23,7 +23,7 @@ from service.sessions import (
 from service.settings import SHIPPED_MODELS
 from tests.onnx_files import CONTEXT, write_generator
 
-IPHONE = SHIPPED_MODELS / "iphone.onnx"
+IPHONE = (SHIPPED_MODELS / "iphone.onnx").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_threads_do_not_share_buffers(session: ort.InferenceSession) -> None:
 
 def test_half_precision_answers_are_half(tmp_path: Path) -> None:
     path = write_generator(tmp_path / "half.onnx", enhanced=("enhanced", TensorProto.FLOAT16, ["N", 128, 128, 3]))
-    session = open_on_cpu(path, 1)
+    session = open_on_cpu(path.read_bytes(), 1)
     tiles = feeds(2)["tiles"]
     answer = BoundRunner(session, "cpu")({"tiles": tiles})
     assert answer.dtype == np.float16
@@ -92,10 +92,13 @@ def test_tensorrt_comes_first_with_profiles_of_the_files_own_inputs(tmp_path: Pa
     assert options["trt_profile_min_shapes"] == "tiles:1x128x128x3,context:1x32x32x3"
     assert options["trt_profile_max_shapes"] == "tiles:32x128x128x3,context:32x32x32x3"
     alone = write_generator(tmp_path / "m.onnx")
-    options = _providers(alone, GpuOptions(tensorrt_cache=tmp_path))[0][1]
+    options = _providers(alone.read_bytes(), GpuOptions(tensorrt_cache=tmp_path))[0][1]
     assert options["trt_profile_min_shapes"] == "tiles:1x128x128x3"
     with_context = write_generator(tmp_path / "c.onnx", context=CONTEXT)
-    assert "context" in _providers(with_context, GpuOptions(tensorrt_cache=tmp_path))[0][1]["trt_profile_min_shapes"]
+    assert (
+        "context"
+        in _providers(with_context.read_bytes(), GpuOptions(tensorrt_cache=tmp_path))[0][1]["trt_profile_min_shapes"]
+    )
 
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has the GPU that the test wants missing")

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 from onnx import TensorProto
 
-from service.generator import Generator, ModelUnusable
+from service.generator import Generator
+from service.model_files import ModelUnusable
 from tests.onnx_files import CONTEXT, METADATA, write_generator
 
 
@@ -46,7 +47,10 @@ def without(key: str) -> dict[str, str]:
         ("metadata overlap", {"metadata": {**METADATA, "overlap": "65"}}),
         ("metadata overlap", {"metadata": {**METADATA, "overlap": "many"}}),
         ("metadata weights_sha256", {"metadata": without("weights_sha256")}),
+        ("metadata overlap", {"metadata": {**METADATA, "overlap": "9" * 5000}}),
         ("metadata psnr", {"metadata": {**METADATA, "psnr": "good"}}),
+        ("metadata psnr", {"metadata": {**METADATA, "psnr": "nan"}}),
+        ("metadata ssim", {"metadata": {**METADATA, "ssim": "1e999"}}),
     ],
 )
 def test_the_clause_that_is_broken_is_named(tmp_path: Path, clause: str, broken: dict[str, Any]) -> None:

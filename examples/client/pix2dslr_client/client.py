@@ -63,14 +63,16 @@ class Enhanced:
 class Client:
     """A connection to one service; a context manager."""
 
-    def __init__(self, url: str, timeout_s: float = 300.0) -> None:
+    def __init__(self, url: str, timeout_s: float = 300.0, api_key: str | None = None) -> None:
         """Connect at the first request.
 
         Args:
             url: where the service is, such as http://localhost:8000.
             timeout_s: seconds to wait for an answer.
+            api_key: where the service needs one.
         """
-        self._http = httpx.Client(base_url=url, timeout=timeout_s)
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=headers)
 
     def __enter__(self) -> "Client":
         return self

@@ -1,0 +1,142 @@
+"""Who a request comes from, and how many pictures and requests of one client are taken."""
+
+import ipaddress
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from pyrate_limiter import GCRA, Duration, MonotonicClock, Rate
+from pyrate_limiter.abstracts.algorithm import State
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.edge.errors import RateLimited, TooManyAtOnce
+from service.edge.refusal import refuse
+
+_CLIENT: Final = "pix2dslr.client"
+_RATE: Final = GCRA()
+_MINUTE_MS: Final = 60_000
+_MOST_REMEMBERED: Final = 100_000
+"""Clients whose rate is remembered, a number each; of more, those that were away longest begin anew."""
+
+
+def name_client(scope: Scope, name: str) -> None:
+    """Note whose request it is: the name of a key."""
+    scope[_CLIENT] = f"key {name}"
+
+
+def client_of(scope: Scope) -> str:
+    """Return what tells clients apart: the name of the key that was sent, or without keys the address.
+
+    Of IPv6 it is the network of 64 bits: a household has no less, and may choose any address in it.
+    """
+    if _CLIENT in scope:
+        named: str = scope[_CLIENT]
+        return named
+    host = scope["client"][0] if scope.get("client") else "unknown"
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "address unknown"
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return f"address {address.ipv4_mapped}"
+        return f"address {ipaddress.ip_network((int(address) >> 64 << 64, 64))}"
+    return f"address {address}"
+
+
+class ClientLimits:
+    """Pictures a minute and requests at once, each client for itself; for one event loop.
+
+    The rate is GCRA, a token bucket, on a clock that no change of the time of day moves.
+    """
+
+    def __init__(self, pictures_a_minute: int = 0, at_once: int = 0, clock: Callable[[], int] | None = None) -> None:
+        """Begin with everybody allowed.
+
+        Args:
+            pictures_a_minute: how many a client may send, at once or spread; 0 sets no limit.
+            at_once: how many requests a client may have under way; 0 sets no limit.
+            clock: milliseconds that only grow.
+        """
+        self.pictures_a_minute = pictures_a_minute
+        self._at_once = at_once
+        self._clock = clock or MonotonicClock().now
+        self._rates = [Rate(pictures_a_minute, Duration.MINUTE)] if pictures_a_minute else []
+        self._states: OrderedDict[str, State] = OrderedDict()
+        self._under_way: dict[str, int] = {}
+
+    def most_pictures(self, otherwise: int) -> int:
+        """Return how many pictures one request may hold: more than a minute's could never be let in."""
+        return min(self.pictures_a_minute, otherwise) if self.pictures_a_minute else otherwise
+
+    def count(self, client: str, pictures: int = 1) -> None:
+        """Count pictures of a client.
+
+        Args:
+            client: as `client_of` names it.
+            pictures: no more than `most_pictures` allows.
+
+        Raises:
+            RateLimited: they are too many for now; none is counted.
+        """
+        if not self._rates or not pictures:
+            return
+        state = self._states.pop(client, None) or _RATE.initial(self._rates)
+        self._states[client], decision = _RATE.step(self._rates, state, self._clock(), pictures)
+        if len(self._states) > _MOST_REMEMBERED:
+            self._states.popitem(last=False)
+        if not decision.allowed:
+            wait_ms = decision.retry_after_ms or _MINUTE_MS
+            raise RateLimited(self.pictures_a_minute, max(1, math.ceil(wait_ms / 1000)))
+
+    @contextmanager
+    def place(self, client: str) -> Iterator[None]:
+        """Hold one of the client's places.
+
+        Raises:
+            TooManyAtOnce: it has none left.
+        """
+        if not self._at_once:
+            yield
+            return
+        held = self._under_way.get(client, 0)
+        if held >= self._at_once:
+            raise TooManyAtOnce(self._at_once)
+        self._under_way[client] = held + 1
+        try:
+            yield
+        finally:
+            self._under_way[client] -= 1
+            if not self._under_way[client]:
+                del self._under_way[client]
+
+
+class LimitClients:
+    """Answers 429 to a client with too many requests under way, or too many pictures: each request is at least one.
+
+    Further pictures of a body are counted once it is read, and those of a WebSocket as they come.
+    """
+
+    def __init__(self, app: ASGIApp, limits: ClientLimits, paths: frozenset[str]) -> None:
+        self.app = app
+        self.limits = limits
+        self.paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        works = scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] == "POST")
+        if not works or scope["path"] not in self.paths:
+            await self.app(scope, receive, send)
+            return
+        client = client_of(scope)
+        with ExitStack() as held:
+            try:
+                held.enter_context(self.limits.place(client))
+                if scope["type"] == "http":
+                    self.limits.count(client)
+            except (TooManyAtOnce, RateLimited) as error:
+                held.close()
+                await refuse(error, scope, receive, send)
+                return
+            await self.app(scope, receive, send)

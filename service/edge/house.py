@@ -1,0 +1,52 @@
+"""What the edge of one app remembers: its keys, what clients used of their limits, the room for bodies."""
+
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
+
+from service.edge.budget import ByteBudget
+from service.edge.clients import ClientLimits
+from service.edge.wire import Wire
+from service.keys import KeyRing, parse_keys
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class House:
+    """The edge's memory; all of it is used in the event loop alone, but for the keys, which a thread reads again."""
+
+    keys: KeyRing
+    limits: ClientLimits
+    budget: ByteBudget
+
+    @classmethod
+    def of(cls, settings: Settings) -> "House":
+        """Begin as the settings say.
+
+        Raises:
+            BrokenKeys: the file of API keys can't be read.
+        """
+        fixed = settings.api_keys
+        keys = () if fixed is None else parse_keys(fixed.get_secret_value().replace(",", "\n"))
+        return cls(
+            KeyRing(keys, settings.api_keys_file),
+            ClientLimits(settings.rate_limit, settings.client_concurrency),
+            ByteBudget(settings.max_buffered_bytes),
+        )
+
+    def wire(self, settings: Settings, max_connections: int) -> Wire:
+        """Return what the connections of a listener share."""
+        return Wire(
+            max_connections,
+            settings.header_timeout_s,
+            settings.body_timeout_s,
+            settings.send_timeout_s,
+            settings.min_rate,
+            self.budget,
+        )
+
+
+def house_of(connection: HTTPConnection) -> House:
+    """Return the house that a request came to."""
+    house: House = connection.app.state.house
+    return house

@@ -1,0 +1,132 @@
+"""uvicorn's WebSockets, with an end for messages that come too slowly or take too much memory."""
+
+import asyncio
+from asyncio.transports import BaseTransport
+from typing import Any, Final
+
+from uvicorn.config import Config
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+from websockets.frames import Frame
+
+from service.edge.bodies import Pace
+from service.edge.errors import NoRoom
+from service.edge.wire import WatchedTransport, Wire
+
+_MOST_FRAGMENTS: Final = 10_000
+"""Of one message: each takes memory however few bytes it has, and browsers send pieces of some 100 kB."""
+
+_POLICY_VIOLATION: Final = 1008
+_TRY_AGAIN_LATER: Final = 1013
+_SLOW: Final = "The message comes too slowly."
+
+
+class GuardedWebSocket(WebSocketsSansIOProtocol):
+    """One connection. Between messages it may be silent for as long as it answers pings."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        wire: Wire,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._wire = wire
+        self._fragments = 0  # bytes of the message's frames that are whole
+        self._pace: Pace | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._failed = False
+        self._room = wire.budget.open("websockets")
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Take over a connection."""
+        super().connection_made(transport)
+        if isinstance(transport, WatchedTransport):
+            transport.still_comes = self._message_still_comes
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop_watching()
+        self._room.close()
+        if isinstance(self.transport, WatchedTransport):
+            self.transport.gone()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; after the end of the conversation it is dropped."""
+        if isinstance(self.transport, WatchedTransport) and self.transport.lingers:
+            return
+        super().data_received(data)
+        waiting = self._fragments + len(self.conn.reader.buffer)
+        if not waiting or self.transport.is_closing():
+            self._stop_watching()
+            self._room.close()
+            return
+        if len(self.frames) > _MOST_FRAGMENTS:
+            self._fail(_POLICY_VIOLATION, "The message is in too many pieces.")
+            return
+        try:
+            self._room.need(waiting)
+        except NoRoom:
+            self._fail(_TRY_AGAIN_LATER, "There is no room for the message now: try again.")
+            return
+        now = self.loop.time()
+        if self._pace is None:
+            self._pace = Pace(self._wire.body_timeout_s, self._wire.min_rate, now)
+            self._timer = self.loop.call_at(self._pace.ends, self._look)
+        elif not self._pace.add(len(data), now) and not self.read_paused:
+            self._fail(_POLICY_VIOLATION, _SLOW)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Count a message's bytes."""
+        self._fragments += len(event.data)
+        super().handle_cont(event)
+
+    def handle_text(self, event: Frame) -> None:
+        """Count a message's bytes."""
+        self._fragments += len(event.data)
+        super().handle_text(event)
+
+    def handle_bytes(self, event: Frame) -> None:
+        """Count a message's bytes."""
+        self._fragments += len(event.data)
+        super().handle_bytes(event)
+
+    def send_receive_event_to_app(self) -> None:
+        """Pass a whole message on."""
+        self._fragments = 0
+        self._stop_watching()
+        super().send_receive_event_to_app()
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._pace is None or self.transport.is_closing():
+            return
+        now = self.loop.time()
+        # while the service reads no further, the client can't send
+        if not self._pace.add(0, now) and not self.read_paused:
+            self._fail(_POLICY_VIOLATION, _SLOW)
+            return
+        self._timer = self.loop.call_at(self._pace.ends, self._look)
+
+    def _stop_watching(self) -> None:
+        self._pace = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _message_still_comes(self) -> bool:
+        return self._failed or self.conn.parser_exc is not None
+
+    def _fail(self, code: int, reason: str) -> None:
+        self._stop_watching()
+        self._room.close()
+        self._failed = True
+        self.conn.fail(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.stop_keepalive()
+        self.transport.close()

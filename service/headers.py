@@ -1,0 +1,179 @@
+"""A file's first bytes and its header: format, size, depth, frames, metadata; nothing is decoded."""
+
+import io
+import warnings
+from typing import Final
+
+from PIL import Image
+
+from service import avif, heif, jpeg, metadata, png, tiff, webp
+from service.colour import usable
+from service.decoders import PILLOW
+from service.icc import display_p3
+from service.picture import (
+    Format,
+    Header,
+    MalformedPicture,
+    PictureLimits,
+    PictureTooLarge,
+    TooManyFrames,
+    TooManyScans,
+    UnsupportedFormat,
+    UnsupportedSamples,
+)
+
+_GREY_MODES: Final = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N")
+
+# decoders' own pixel limits would speak before ours, and say less; ours is checked before any of them decodes
+Image.MAX_IMAGE_PIXELS = None
+
+
+def _format_of(data: bytes) -> Format:
+    """Tell the format by a file's first bytes.
+
+    Raises:
+        UnsupportedFormat: it is none of ours.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data.startswith((b"II*\0", b"MM\0*")):
+        return "tiff"
+    if data[:2] == b"BM" and data[6:10] == bytes(4):  # reserved, and a text would have letters there
+        return "bmp"
+    if data[4:8] == b"ftyp":
+        size = min(int.from_bytes(data[:4], "big"), 256)
+        # the major brand, a version, and those it is compatible with; mif1 alone says nothing of the coding
+        for brand in (data[8:12], *(data[place : place + 4] for place in range(16, size, 4))):
+            if brand in (b"avif", b"avis"):
+                return "avif"
+            if brand in heif.BRANDS:
+                return "heic"
+    raise UnsupportedFormat("no picture of a known format")
+
+
+def read_header(data: bytes, limits: PictureLimits) -> Header:
+    """Read a file's header without decoding it.
+
+    Args:
+        data: the whole file.
+        limits: what it may claim.
+
+    Raises:
+        UnsupportedFormat, UnsupportedSamples, MalformedPicture, PictureTooLarge, TooManyFrames, TooManyScans: see each.
+    """
+    format_ = _format_of(data)
+    marks = _marks_of(data, limits.max_scans) if format_ == "jpeg" else None
+    if format_ == "png" and not png.chunks_fit(data):
+        raise MalformedPicture("its chunks are more than any writer makes, or claim more bytes than the file has")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            header = _read(data, format_)
+    except (tiff.Unreadable, webp.Unreadable) as error:
+        raise MalformedPicture(str(error)) from None
+    except tiff.UnknownSamples as error:
+        raise UnsupportedSamples(str(error)) from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise MalformedPicture("the header can't be read") from error
+    if header.width < 1 or header.height < 1:
+        raise MalformedPicture("the header claims no pixels")
+    if header.width * header.height > limits.max_pixels:
+        raise PictureTooLarge(header.width * header.height, limits.max_pixels)
+    if format_ == "avif" and not avif.sizes_agree(data):
+        raise MalformedPicture("the picture differs in size from its header")
+    if header.frames > limits.max_frames:
+        raise TooManyFrames(limits.max_frames)
+    if marks is not None and marks.scans > limits.max_scans:
+        raise TooManyScans(limits.max_scans)
+    if marks is not None and not marks.holds_enough:
+        raise MalformedPicture("it holds too little for the size that its header claims")
+    return header
+
+
+def _marks_of(data: bytes, most_scans: int) -> jpeg.Marks:
+    try:
+        marks = jpeg.marks_of(data, most_scans)
+    except jpeg.Unreadable as error:
+        raise MalformedPicture(str(error)) from None
+    if marks.bits not in (0, 8):
+        raise UnsupportedSamples(f"of {marks.bits} bits")
+    return marks
+
+
+def _read(data: bytes, format_: Format) -> Header:
+    match format_:
+        case "heic":
+            return _heif_header(data)
+        case "tiff":
+            return _tiff_header(data)
+        case "webp":
+            return _webp_header(data)
+        case _:
+            return _pillow_header(data, format_)
+
+
+def _heif_header(data: bytes) -> Header:
+    found = heif.read_header(data)
+    grey = found.mode.startswith("L")
+    return Header(
+        "heic",
+        found.height,
+        found.width,
+        metadata=found.metadata,
+        icc_profile=display_p3() if found.display_p3 and not grey else usable(found.icc_profile, grey=grey),
+        grey=grey,
+        frames=found.frames,
+    )
+
+
+def _pillow_header(data: bytes, format_: Format) -> Header:
+    with Image.open(io.BytesIO(data), formats=[PILLOW[format_]]) as image:
+        width, height = image.size
+        frames, sampling, clear_grey = getattr(image, "n_frames", 1), None, None
+        grey = image.mode in _GREY_MODES
+        if format_ == "png":
+            grey = png.is_grey(data)
+            orientation, said = png.metadata_of(data)
+            if image.mode in ("L", "I;16") and isinstance(image.info.get("transparency"), int):
+                clear_grey = image.info["transparency"]
+        else:
+            orientation, said = metadata.of_image(image)
+            if format_ == "jpeg":
+                frames, sampling = metadata.frames_of_jpeg(image), metadata.sampling_of_jpeg(image)
+        profile = usable(image.info.get("icc_profile"), grey=grey)
+        inks = image.mode == "CMYK"
+    if orientation >= 5:
+        width, height = height, width
+    return Header(format_, height, width, orientation, said, profile, clear_grey, grey, inks, sampling, frames)
+
+
+def _webp_header(data: bytes) -> Header:
+    found = webp.read_header(data)
+    height, width = found.height, found.width
+    if found.orientation >= 5:
+        width, height = height, width
+    profile = usable(found.icc_profile, grey=False)
+    return Header("webp", height, width, found.orientation, found.metadata, profile, frames=found.frames)
+
+
+def _tiff_header(data: bytes) -> Header:
+    tags = tiff.tags_of(data)
+    layout = tiff.layout_of(tags, data)
+    height, width = layout.height, layout.width
+    if layout.orientation >= 5:
+        width, height = height, width
+    return Header(
+        "tiff",
+        height,
+        width,
+        layout.orientation,
+        tiff.metadata_of(tags, data),
+        usable(layout.icc_profile, grey=layout.grey),
+        grey=layout.grey,
+        frames=layout.pages,
+    )
