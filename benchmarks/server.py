@@ -75,6 +75,8 @@ def running_server(settings: Mapping[str, str] | None = None) -> Iterator[Server
                 url = line.partition("listening on ")[2].split()[0]
             if line.rstrip().endswith("] ready"):
                 break
+        else:
+            raise RuntimeError(f"the server ended before it was ready: {process.wait()}")
         server = Server(url, process.pid, time.perf_counter() - start)
         # a pipe that nobody reads would stop a server that logs much
         reader = threading.Thread(target=server.log.extend, args=(process.stderr,))

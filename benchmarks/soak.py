@@ -66,7 +66,10 @@ def run(clients: Clients, tiles: float, loads: list[float], seconds: float, live
         seen = asyncio.run(clients.closed(CLIENTS, seed_s))
         phases.append(Phase("capacity", begin, begin + seed_s, seen))
         say(f"capacity: {phases[-1].goodput()} pictures and tiles a second; {dict(seen.counts())}")
-        return phases[-1].goodput()[1]
+        good = phases[-1].goodput()[1]
+        if not good:
+            sys.exit(f"nothing is answered right; the first answer: {seen.answers[:1]}")
+        return good
 
     rate = capacity() / tiles
     for load in loads:

@@ -195,13 +195,3 @@ def test_a_client_that_pauses_reading_disturbs_nobody(identity_server: Server, c
         np.testing.assert_array_equal(pixels_of(body), pixels)
     else:
         assert body.count(b"errors.json") == 2, "in an entry and in the directory"
-
-
-def test_what_failed_is_let_go_of_at_once(stormy: Server) -> None:
-    """A picture that is held longer shows as a descriptor: the memory that it was decoded into is a file."""
-    before = descriptors(stormy)
-    with stormy.client() as client:
-        for _ in range(20):
-            with contextlib.suppress(httpx.ReadTimeout):
-                client.post("/enhance", files={"image": BIG}, timeout=0.1)
-    at_rest(stormy, before)

@@ -1,3 +1,7 @@
+import gc
+import sys
+import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +91,33 @@ def test_a_cancelled_picture_stops(identity_scheduler: Scheduler, photo: npt.NDA
     with enhancer.admit(400, 600, "test", 32, 60) as job, pytest.raises(Cancelled):
         enhancer.enhance(picture_of(photo), job, progress=lambda *_: job.cancel())
     assert identity_scheduler.waiting == 0
+
+
+def test_a_picture_that_is_given_up_is_let_go_of_at_once(identity: Generator) -> None:
+    """Not when the garbage collector finds it some day: large ones would pile up until then."""
+
+    own = threading.get_ident()
+
+    def generator_of(_: str) -> Generator:
+        while sys._current_frames()[own].f_code is not threading.Condition.wait.__code__:
+            pass  # until the picture's own thread waits for its first tiles
+        job.cancel()
+        return identity
+
+    scheduler = Scheduler(generator_of, batch_sizes=(1,))
+    enhancer = Enhancer(scheduler)
+    pixels = np.zeros((600, 600, 3), np.uint8)
+    held = weakref.ref(pixels)
+    gc.collect()
+    gc.disable()
+    try:
+        # the one lane is busy with another's tile, so that all of the picture's wait
+        with scheduler.admit(1, "test", 60) as other, enhancer.admit(600, 600, "test", 32, 60) as job:
+            other.submit(1, lambda _, tile: tile.fill(0))
+            with pytest.raises(Cancelled) as given_up:
+                enhancer.enhance(picture_of(pixels), job)
+        scheduler.close()
+        del pixels, given_up
+        assert held() is None
+    finally:
+        gc.enable()
