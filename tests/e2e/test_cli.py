@@ -129,7 +129,7 @@ def test_the_wheel_serves_from_any_folder(serve_session: Serve, tmp_path: Path) 
         found = {check["name"]: check["found"] for check in json.loads(doctor.stdout)["checks"]}
         assert doctor.returncode == 1
         assert told in found["model sony"]
-        assert found["model iphone"].startswith("keeps the contract")
+        assert "keeps the contract" in found["model iphone"]
         record(changed)
 
 
