@@ -253,7 +253,7 @@ def test_no_file_descriptors_left_is_survived_without_spinning(serve_session: Se
     with contextlib.ExitStack() as held:
         for _ in range(100):
             held.enter_context(open_socket(server))
-        server.wait_for("out of system resource")
+        server.wait_for("new connections wait")
         used = sum(process.cpu_times()[:2])
         time.sleep(2)
         assert sum(process.cpu_times()[:2]) - used < 0.5
