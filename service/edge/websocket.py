@@ -60,13 +60,14 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         if isinstance(self.transport, WatchedTransport) and self.transport.lingers:
             return
         super().data_received(data)
+        # first, since empty pieces have no bytes that wait
+        if len(self.frames) > _MOST_FRAGMENTS and not self.transport.is_closing():
+            self._fail(_POLICY_VIOLATION, "The message is in too many pieces.")
+            return
         waiting = self._fragments + len(self.conn.reader.buffer)
         if not waiting or self.transport.is_closing():
             self._stop_watching()
             self._room.close()
-            return
-        if len(self.frames) > _MOST_FRAGMENTS:
-            self._fail(_POLICY_VIOLATION, "The message is in too many pieces.")
             return
         try:
             self._room.need(waiting)
