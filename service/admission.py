@@ -13,6 +13,10 @@ _FORGET: Final = 0.98
 _SMALL: Final = 0.01
 """Pictures of up to this part of the queue pass those that were told to come back."""
 
+LONGEST_S: Final = 300.0
+"""Nobody is told to wait longer: clients that come back at once, again and again, each time get in line anew, and would
+put off everyone by the hour."""
+
 _GRACE: Final = 0.3
 """How much later than told someone may come back, as a part of the wait; at least 2 s."""
 
@@ -122,6 +126,8 @@ class Admission(Generic[Key]):
         if late <= 0 and (lacking if passes else behind) <= 0:
             return None
         wait = max(min(behind, behind + self._max_tiles - tiles), late, 1) * self.seconds_per_tile
+        if wait > LONGEST_S:  # no place is kept so far ahead
+            return LONGEST_S
         due = now + wait
         self._promises.append(_Promise(tiles, due, due + max(wait * _GRACE, 2.0)))
         return wait

@@ -110,6 +110,9 @@ class Queue(Protocol):
     def leave(self, job: "Job") -> None:
         """Forget a job."""
 
+    def turn_away(self, tiles: int) -> QueueFull:
+        """Say when a picture of so many tiles should come again: once half of what waits is done."""
+
 
 class Job:
     """One picture's place in the queue, from admission to `close`; made by `Scheduler.admit`.
@@ -180,8 +183,12 @@ class Job:
         if failure is not None:
             # One of its own. The row's belongs to other rows too: raised, it would hold the frames of whoever waits
             # here, and they hold those rows; the picture would stay until the garbage collector finds the circle.
-            raise type(failure)(*failure.args)
+            raise _like(failure)
         return future.result()
+
+    def turned_away(self) -> QueueFull:
+        """What to tell whoever has a place and finds nobody to work on the picture."""
+        return self._queue.turn_away(self.tiles)
 
     def check(self) -> None:
         """Raise where the work is in vain.
@@ -231,3 +238,10 @@ class Job:
         self._running -= 1
         if not self._running:
             self.inference_s += now - self._running_since
+
+
+def _like(error: BaseException) -> BaseException:
+    """Make another exception that says the same; its class may take other arguments than it keeps."""
+    other = type(error).__new__(type(error), *error.args)
+    other.__dict__.update(vars(error))
+    return other

@@ -188,6 +188,12 @@ class Scheduler:
         with self._changed:
             self._admission.leave(job)
 
+    def turn_away(self, tiles: int) -> QueueFull:
+        """Say when to come again; as `Queue.turn_away`, for `Job` alone."""
+        with self._changed:
+            seconds = self._admission.waiting * self._admission.seconds_per_tile
+        return QueueFull(tiles, self._max_tiles, whole_seconds(seconds / 2))
+
     def end(self, reason: Ended) -> None:
         """Take no more work, and tell all who wait why; the first reason stays. As `Batches.end`."""
         with self._changed:

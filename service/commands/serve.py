@@ -10,6 +10,7 @@ import typer
 from service import telemetry
 from service.commands.common import examples, fail, read_settings
 from service.keys import BrokenKeys
+from service.memory import return_large_blocks
 
 EXAMPLES: Final = examples(
     ("pix2dslr serve", "on http://127.0.0.1:8000"),
@@ -30,6 +31,7 @@ def serve(
 
     settings = read_settings(host=host, port=port)
     telemetry.set_up_log(settings.log_level)
+    return_large_blocks()
     try:
         app = create_app(settings)
     except BrokenKeys as error:

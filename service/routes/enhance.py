@@ -14,6 +14,7 @@ from service.pipeline import Outcome, Ticket
 from service.problems import documented
 from service.quality import psnr, require_same_size, ssim
 from service.routes.batch import EnhancedZip
+from service.routes.pieces import InPieces
 from service.routes.threads import Cancellation, Threads, until_hung_up
 from service.routes.upload import BINARY, Upload, form_schema, read_upload
 from service.schemas import EnhanceOptions
@@ -169,7 +170,7 @@ class _One:
             body = _encode(outcome, options)
         headers["Server-Timing"] = watch.server_timing()
         watch.observe(self._state.metrics)
-        return Response(body, media_type=media_type(outcome.format), headers=headers)
+        return InPieces(body, media_type=media_type(outcome.format), headers=headers)
 
 
 def _encode(outcome: Outcome, options: EnhanceOptions) -> bytes:

@@ -11,6 +11,7 @@ from service.negotiation import accepted
 from service.pipeline import Ticket
 from service.problems import MalformedRequest, documented
 from service.routes.enhance import outcome_headers
+from service.routes.pieces import InPieces
 from service.routes.threads import Cancellation, Threads, until_hung_up
 from service.routes.upload import form_schema, read_upload
 from service.schemas import EvaluateOptions, Evaluation
@@ -71,4 +72,4 @@ def _answer(comparison: Comparison, accept: str, watch: Stopwatch, state: State)
         body = comparison.scores.model_dump_json().encode()
     watch.observe(state.metrics)
     headers = {**outcome_headers(outcome), "Server-Timing": watch.server_timing(), "Cache-Control": "no-store"}
-    return Response(body, media_type=kind, headers=headers)
+    return InPieces(body, media_type=kind, headers=headers)

@@ -63,6 +63,7 @@ class Threads:
         Args:
             workers: pictures that are decoded, blended or encoded at a time; as many small ones besides.
         """
+        self._workers = workers
         self._deciding = anyio.CapacityLimiter(workers)
         self._small = anyio.CapacityLimiter(workers)
         self._large = anyio.CapacityLimiter(workers)
@@ -74,13 +75,18 @@ class Threads:
             admit: reads what decides and gives the picture its place, or has the answer already.
             work: does the rest.
 
-        Raises: whatever either raises.
+        Raises:
+            QueueFull: as many pictures wait for a thread already as work in one. More would hold their files for
+                minutes, and be late in spite of their place: it is given for tiles, which are served in fair turns.
+            Exception: whatever either raises.
         """
         admitted = await anyio.to_thread.run_sync(_let_go, admit, limiter=self._deciding)
         if not isinstance(admitted, Ticket):
             return admitted
         with admitted.job as job:
             limiter = self._small if job.tiles <= _SMALL else self._large
+            if limiter.statistics().tasks_waiting >= self._workers:
+                raise job.turned_away()
             return await anyio.to_thread.run_sync(_let_go, partial(work, admitted), limiter=limiter)
 
 

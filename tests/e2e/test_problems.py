@@ -154,6 +154,19 @@ def test_a_full_queue_and_a_small_picture_wait_for_no_thread(serve_session: Serv
         assert [each.result().status_code for each in under_way] == [200, 200]
 
 
+def test_no_more_wait_for_a_thread_than_work_in_one(serve_session: Serve) -> None:
+    narrow = serve_session(workers=1)
+    with ThreadPoolExecutor() as pool, narrow.client() as client:
+        under_way = [in_flight(narrow, pool), pool.submit(client.post, "/enhance", files={"image": BIG})]
+        while narrow.metric("pix2dslr_queue_tiles") <= BIG_TILES:
+            assert not under_way[0].done()
+        told = client.post("/enhance", files={"image": BIG})
+        problem(told, "queue-full", 429)
+        assert 1 <= int(told.headers["retry-after"]) <= 60
+        assert narrow.metric("pix2dslr_queue_tiles") <= 2 * BIG_TILES, "its place is given back"
+        assert [each.result().status_code for each in under_way] == [200, 200]
+
+
 def test_who_hangs_up_before_a_thread_is_free_gives_the_place_back(serve_session: Serve) -> None:
     narrow = serve_session(workers=1)
     with ThreadPoolExecutor() as pool:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.admission import Admission, Cost, whole_seconds
+from service.admission import LONGEST_S, Admission, Cost, whole_seconds
 from service.turns import Turns, choose_batch
 
 SIZES = (1, 2, 4, 8)
@@ -282,3 +282,12 @@ def test_the_wait_that_is_told_proves_right() -> None:
             room = when
     assert room is not None
     assert wait == pytest.approx(room - now, rel=0.3)
+
+
+def test_impatient_clients_put_nobody_off_by_the_hour() -> None:
+    admission: Admission[int] = Admission(100, 10, 1)
+    admission.cost.observe(10, 1.0)
+    admission.join(0, 100)
+    told = [admission.wait(50, 1e6, 0.0) or 0.0 for _ in range(10_000)]
+    assert 0 < told[0] < max(told) == LONGEST_S
+    assert admission.wait(50, 1e6, 0.0) == LONGEST_S

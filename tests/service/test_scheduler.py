@@ -445,3 +445,17 @@ def test_a_picture_that_would_not_be_done_in_time_is_refused_at_once(scheduler: 
             pass
         with pytest.raises(QueueFull):
             scheduler.admit(8, "c", 15 * per_tile)
+
+
+def test_what_a_lane_finds_late_is_told_as_late(tmp_path: Path) -> None:
+    """By an exception of its own, with all that it says: several rows share the one that the lane made."""
+    model = write_generator(tmp_path / "m.onnx")
+    scheduler = scheduler_on(model)
+    with scheduler.admit(4, "c", 0.05) as job:
+        future: Future[list[npt.NDArray[np.float32]]] = Future()
+        future.set_exception(DeadlineExceeded(0.05))
+        with pytest.raises(DeadlineExceeded) as error:
+            job.wait(future)  # type: ignore[arg-type]
+        assert error.value is not future.exception()
+        assert (error.value.seconds, str(error.value)) == (0.05, "not done within 0.05 s")
+    scheduler.close()

@@ -1,0 +1,23 @@
+"""How the C library keeps memory."""
+
+import ctypes
+import sys
+from typing import Final
+
+_TRIM_THRESHOLD: Final = -1
+_MMAP_THRESHOLD: Final = -3
+_LARGE: Final = 1 << 20
+
+
+def return_large_blocks() -> None:
+    """Let blocks of a megabyte or more go back to the system as they are freed; for glibc, before threads begin.
+
+    Left alone, glibc raises its threshold to 32 MB by what it sees freed, and holes that pictures leave between small
+    blocks stay: after an overload of ten minutes 2.2 GB, with nothing in flight.
+    """
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(_MMAP_THRESHOLD, _LARGE)
+        library.mallopt(_TRIM_THRESHOLD, _LARGE)
