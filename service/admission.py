@@ -121,9 +121,13 @@ class Admission(Generic[Key]):
             self._promises.remove(kept)
         behind = self._waiting + tiles + sum(promise.tiles for promise in self._promises) - self._max_tiles
         lacking = self._waiting + tiles - self._max_tiles
+        # those who come once this one is done find its room free again: it may use it, or a device would idle for them
+        done_at = now + (self._waiting + tiles) * self.seconds_per_tile
+        in_the_way = self._waiting + tiles - self._max_tiles
+        in_the_way += sum(promise.tiles for promise in self._promises if promise.due <= done_at)
         late = self._tiles_until_in_time(tiles, seconds)
         passes = kept is not None or tiles <= self._max_tiles * _SMALL
-        if late <= 0 and (lacking if passes else behind) <= 0:
+        if late <= 0 and (lacking if passes else in_the_way) <= 0:
             return None
         wait = max(min(behind, behind + self._max_tiles - tiles), late, 1) * self.seconds_per_tile
         if wait > LONGEST_S:  # no place is kept so far ahead

@@ -291,3 +291,13 @@ def test_impatient_clients_put_nobody_off_by_the_hour() -> None:
     told = [admission.wait(50, 1e6, 0.0) or 0.0 for _ in range(10_000)]
     assert 0 < told[0] < max(told) == LONGEST_S
     assert admission.wait(50, 1e6, 0.0) == LONGEST_S
+
+
+def test_no_device_idles_for_those_who_are_expected_later() -> None:
+    admission: Admission[int] = Admission(100, 10, 1)
+    admission.cost.observe(10, 1.0)
+    admission.join(0, 100)
+    for _ in range(200):
+        assert admission.wait(50, 1e6, 0.0) is not None
+    admission.done(0, 90)
+    assert admission.wait(20, 1e6, 9.0) is None, "it is done before most of them come"
