@@ -18,7 +18,13 @@ from tests.fuzz.mutations import mutated
 from tests.fuzz.target import Target, expect
 
 LIMITS: Final = PictureLimits(max_pixels=4_000_000, max_frames=1000, max_scans=100)
-_REFUSED: Final = (codec.UnsupportedFormat, codec.MalformedPicture)
+_REFUSED: Final = (
+    codec.UnsupportedFormat,
+    codec.UnsupportedSamples,
+    codec.MalformedPicture,
+    codec.TooManyFrames,
+    codec.TooManyScans,
+)
 _ROUND_TRIP_PIXELS: Final = 40_000
 """Larger pictures are decoded alone: some encoders take a second a megapixel."""
 
