@@ -208,6 +208,8 @@ class DecodePool:
             worker = self._take(self._patience_s)
             try:
                 answer, samples = worker.ask(task, data)
+                # here, since one that names no exception of ours makes no more sense than any other garbage
+                error = None if answer.failure is None else exception_of(answer.failure)
             except TimeoutError:
                 self._replace(worker, "timeout")
                 raise DecodingTooCostly("time", task.seconds) from None
@@ -218,9 +220,8 @@ class DecodePool:
                 self._replace(worker, "died")
                 raise
             self._free.put(worker)
-            if answer.failure is None:
+            if error is None:
                 return answer, samples
-            error = exception_of(answer.failure)
             if isinstance(error, MemoryError):
                 raise DecodingTooCostly("memory", task.memory)
             raise error

@@ -155,6 +155,26 @@ def test_an_exception_that_is_not_ours_is_no_answer() -> None:
             exception_of(failure)
 
 
+def test_a_worker_that_names_an_exception_of_its_own_is_replaced(
+    photo: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endings: list[Ending] = []
+    pool = DecodePool(2, on_end=endings.append)
+    try:
+        pool.wait_until_ready()
+        data = file_of(photo)
+        # what only one that was taken over would say
+        garbage = Answer(failure=Failure(kind="SystemExit"))
+        monkeypatch.setattr("service.decoding.pool._Worker.ask", lambda *_: (garbage, []))
+        with pytest.raises(MalformedPicture):
+            pool.read_header(data, LIMITS)
+        monkeypatch.undo()
+        assert endings == ["died"] * 3
+        assert pool.read_header(data, LIMITS).height == 400
+    finally:
+        pool.close()
+
+
 def test_workers_that_are_killed_are_replaced_and_nobody_notices(
     pool: DecodePool, photo: npt.NDArray[np.uint8]
 ) -> None:
