@@ -17,12 +17,14 @@ from service.edge.clients import LimitClients
 from service.edge.headers import SecurityHeaders, TrustedHosts
 from service.edge.house import House
 from service.edge.keys import Authenticate
-from service.middleware import CountRequests, Drain, Methods, RequestId, SameOrigin
+from service.middleware import OTHER_ORIGIN, AnswerErrors, Drain, Methods, RequestId, SameOrigin
+from service.observation import Observe
 from service.routes import catalogue, docs, enhance, evaluate, health, live, page
 from service.routes.threads import Threads
 from service.schemas import BatchErrors, EnhanceOptions, EvaluateOptions, ProblemDetails
 from service.settings import Settings
 from service.state import State
+from service.tracing import Tracing
 from service.versions import package_version
 
 WORK_PATHS: Final = frozenset({"/enhance", "/evaluate", "/cameras", "/live"})
@@ -57,10 +59,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     Raises:
         BrokenKeys: the file of API keys can't be read.
+        TracingUnavailable: traces are asked for, and the extra `otel` is not there.
     """
     state = State(settings or Settings())
     house = House.of(state.settings)
+    state.tracing = Tracing() if state.settings.traces == "otlp" else None
     state.metrics.body_bytes.set_function(lambda: house.budget.taken)
+    state.metrics.expect_rejections(OTHER_ORIGIN, *(problem.type for problem in problems.all_problems()))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -71,6 +76,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
             group.cancel_scope.cancel()
         await anyio.to_thread.run_sync(state.stop)
+        if state.tracing is not None:
+            await anyio.to_thread.run_sync(state.tracing.close)
 
     app = FastAPI(
         title="pix2dslr",
@@ -82,9 +89,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url="/openapi.json" if state.settings.docs else None,
         middleware=[
             Middleware(RequestId),
+            _observe(state),
             Middleware(SecurityHeaders),
             *_cross_origin(state.settings),
-            Middleware(CountRequests, state=state),
+            Middleware(AnswerErrors),
             *_edge(state, house),
         ],
     )
@@ -104,8 +112,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def create_probes_app(app: FastAPI) -> FastAPI:
     """Build the app of the second port: metrics and health of another app, without keys and limits."""
+    observed = _observe(app.state.parts)
     probes = FastAPI(
-        openapi_url=None, middleware=[Middleware(RequestId), Middleware(SecurityHeaders), Middleware(Methods)]
+        openapi_url=None,
+        middleware=[Middleware(RequestId), observed, Middleware(SecurityHeaders), Middleware(Methods)],
     )
     probes.state.parts = app.state.parts
     probes.include_router(health.router)
@@ -132,6 +142,10 @@ def _edge(state: State, house: House) -> list[Middleware]:
             min_rate=settings.min_rate,
         ),
     ]
+
+
+def _observe(state: State) -> Middleware:
+    return Middleware(Observe, state=state, known=WORK_PATHS | OPEN_PATHS | {"/metrics"}, folders=OPEN_FOLDERS)
 
 
 async def _watch_keys(house: House) -> None:

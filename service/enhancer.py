@@ -1,8 +1,7 @@
 """The main job: Picture -> Picture."""
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from service.codec import Picture, Pixels
 from service.scheduler import Enhanced, Job, Scheduler
 from service.spec import TILE
+from service.telemetry import Stage, Stopwatch
 from service.tiling import Blender, Plan, cut_tile, plan
 from service.view import View
 
@@ -24,15 +24,12 @@ class Enhancement:
     Attributes:
         picture: the enhanced picture, same size and depth as the source.
         layout: where its tiles lay.
-        queue_s, inference_s, blend_s: seconds that its tiles waited (on average), that at least one of them was on
-            the device, and that they were blended.
+        stages: `queue` and `inference` as its `Job` counts them, and `blend`.
     """
 
     picture: Picture
     layout: Plan
-    queue_s: float
-    inference_s: float
-    blend_s: float
+    stages: Mapping[str, Stage]
 
 
 class Enhancer:
@@ -81,15 +78,14 @@ class Enhancer:
         job.set_context(view.context())
         blender = Blender(picture.pixels, layout, strength, None if view.plain else view.merge)
         under_way: deque[tuple[int, Future[list[Enhanced]]]] = deque()
-        blend_s, submitted, done = 0.0, 0, 0
+        watch, submitted, done = Stopwatch(), 0, 0
 
         def blend_next() -> None:
-            nonlocal blend_s, done
+            nonlocal done
             count, future = under_way.popleft()
             enhanced = job.wait(future)
-            start = time.perf_counter()
-            blender.add(enhanced)
-            blend_s += time.perf_counter() - start
+            with watch.stage("blend"):
+                blender.add(enhanced)
             done += count
             progress(done, layout.tiles)
 
@@ -106,7 +102,12 @@ class Enhancer:
         while under_way:
             blend_next()
         enhanced = replace(picture, pixels=blender.output)
-        return Enhancement(enhanced, layout, job.queue_s, job.inference_s, blend_s)
+        stages = {
+            "queue": Stage(job.queue_s, *job.queue_span),
+            "inference": Stage(job.inference_s, *job.inference_span),
+            **watch.stages,
+        }
+        return Enhancement(enhanced, layout, stages)
 
 
 def _pieces(layout: Plan, largest: int) -> Iterator[tuple[int, int, int]]:

@@ -133,6 +133,7 @@ class Job:
         context: the whole picture as the generator sees it, uint8 (32, 32, 3); None is black.
         queue_s: seconds that its tiles waited for their batch, the average over them.
         inference_s: seconds in which at least one of its tiles was on the device.
+        queue_span, inference_span: the first and the last moment of either, as `time.monotonic()` says them.
     """
 
     def __init__(self, queue: Queue, tiles: int, camera: str, deadline: float, seconds: float) -> None:
@@ -141,11 +142,13 @@ class Job:
         self.context: npt.NDArray[np.uint8] | None = None
         self.queue_s = 0.0
         self.inference_s = 0.0
+        self.queue_span = self.inference_span = (0.0, 0.0)
         self._queue = queue
         self._deadline = deadline
         self._seconds = seconds
         self._running = 0  # its tiles on the device
         self._running_since = 0.0
+        self._begun = False
         self._over: Over | None = None
         self._cancelled = threading.Event()
 
@@ -239,6 +242,11 @@ class Job:
     def begin_tile(self, waited: float, now: float) -> None:
         """Count a tile that goes to the device after `waited` seconds; under the scheduler's lock."""
         self.queue_s += waited / self.tiles
+        if self._begun:
+            self.queue_span = self.queue_span[0], now
+        else:
+            self._begun = True
+            self.queue_span, self.inference_span = (now - waited, now), (now, now)
         if not self._running:
             self._running_since = now
         self._running += 1
@@ -251,6 +259,7 @@ class Job:
     def end_tile(self, now: float) -> None:
         """Count a tile that comes back, or never will; under the scheduler's lock."""
         self._running -= 1
+        self.inference_span = self.inference_span[0], now
         if not self._running:
             self.inference_s += now - self._running_since
 

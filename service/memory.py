@@ -1,8 +1,11 @@
-"""How the C library keeps memory."""
+"""How the C library keeps memory, and how much processes have."""
 
 import ctypes
 import sys
+from collections.abc import Iterable
 from typing import Final
+
+import psutil
 
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
@@ -21,3 +24,14 @@ def return_large_blocks() -> None:
     if hasattr(library, "mallopt"):
         library.mallopt(_MMAP_THRESHOLD, _LARGE)
         library.mallopt(_TRIM_THRESHOLD, _LARGE)
+
+
+def resident_bytes(processes: Iterable[int]) -> int:
+    """Return the resident memory of processes, by their ids; one that has ended has none."""
+    bytes_ = 0
+    for process in processes:
+        try:
+            bytes_ += psutil.Process(process).memory_info().rss
+        except psutil.Error:
+            continue
+    return bytes_

@@ -13,11 +13,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import telemetry
 from service.edge.refusal import refuse
-from service.problems import NotReady, response_to
-from service.state import State
+from service.problems import PROBLEM, NotReady, response_to
 
 _CLIENTS_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _POLICY_VIOLATION: Final = 1008
+
+OTHER_ORIGIN: Final = "other-origin"
+"""What the metrics call the refusal of a WebSocket that a page of another site opens; browsers tell it no problem."""
 
 
 class RequestId:
@@ -46,43 +48,31 @@ class RequestId:
             telemetry.request_id.reset(token)
 
 
-class CountRequests:
-    """Counts requests by route and status, and those being answered; an open WebSocket is one, with status 101."""
+class AnswerErrors:
+    """Answers with its problem what no route has caught, as long as nothing of another answer was sent."""
 
-    def __init__(self, app: ASGIApp, state: State) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        status = 499  # stays so where the client hangs up before there is an answer
+        begun = False
 
         async def send_and_look(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            elif message["type"] == "websocket.accept":
-                status = 101
-            elif message["type"] == "websocket.close" and status == 499:
-                status = 403  # what the server makes of a refused handshake
+            nonlocal begun
+            begun = True
             await send(message)
 
-        self.state.running += 1
         try:
             await self.app(scope, receive, send_and_look)
         except ClientDisconnect:
             pass  # in the middle of its body: nobody is left to answer, and nothing is wrong here
         except Exception as error:
-            if status != 499 or scope["type"] == "websocket":
+            if begun or scope["type"] == "websocket":
                 raise
-            await response_to(error)(scope, receive, send_and_look)
-        finally:
-            self.state.running -= 1
-            # the route's pattern, never the path that was asked for: labels must stay few
-            route = getattr(scope.get("route"), "path", "other")
-            self.state.metrics.requests.labels(route, status).inc()
+            await response_to(error)(scope, receive, send)
 
 
 class Methods:
@@ -122,7 +112,7 @@ class Methods:
 
         await self.app(as_get, receive, send_without_body)
         if "route" in as_get:
-            scope["route"] = as_get["route"]  # for the metrics
+            scope["route"] = as_get["route"]  # for metrics, spans and the log
 
 
 def allowed_methods(routes: Sequence[BaseRoute], scope: Scope) -> list[str]:
@@ -174,7 +164,7 @@ class SameOrigin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and not self._may(Headers(scope=scope)):
             await receive()
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, PROBLEM: OTHER_ORIGIN})
             return
         await self.app(scope, receive, send)
 

@@ -143,7 +143,7 @@ class Pipeline:
 
         Args:
             ticket: its place.
-            watch: gets the seconds of each stage.
+            watch: gets each stage, and what is told of the picture.
             strength: 0..1.
             progress: as `Enhancer.enhance`.
             keep_source: whether the answer holds the decoded picture too; it is as large as the enhanced one.
@@ -152,12 +152,17 @@ class Pipeline:
             MalformedPicture, DecodingTooCostly, NoDecodeWorker: as the decoder.
             Cancelled, DeadlineExceeded, InferenceFailed, Closed: as `Enhancer.enhance`.
         """
+        watch.facts = {
+            "camera": ticket.camera,
+            "device": ticket.generator.device,
+            "tiles": ticket.job.tiles,
+            "pixels": ticket.header.height * ticket.header.width,
+        }
         ticket.job.check()
         with watch.stage("decode"):
             source = self.decode(ticket.data, ticket.header)
         enhancement = self._enhancer.enhance(source, ticket.job, ticket.overlap, strength, progress)
-        watch.add("queue", enhancement.queue_s)
-        watch.add("inference", enhancement.inference_s)
-        watch.add("blend", enhancement.blend_s)
+        for name, stage in enhancement.stages.items():
+            watch.add(name, stage)
         kept = source if keep_source else None
         return Outcome(kept, enhancement, ticket.format, ticket.camera, ticket.generator)

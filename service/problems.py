@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Receive, Scope, Send
 
 from service import telemetry
 from service.alignment import BarelyOverlaps, NotAligned
@@ -43,6 +44,9 @@ from service.scheduler import Cancelled, Closed, DeadlineExceeded, DeviceFailed,
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+
+PROBLEM: Final = "pix2dslr.problem"
+"""Key of an ASGI message that answers a problem: the last part of its type."""
 
 
 class MalformedRequest(Exception):
@@ -388,11 +392,43 @@ class _Described:
         }
 
 
-def response_to(error: Exception) -> Response:
+class ProblemResponse(JSONResponse):
+    """A problem as an answer. Its first message names it to whoever counts, under the key `PROBLEM`.
+
+    Attributes:
+        problem: which it is.
+    """
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, problem: Problem, body: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+        super().__init__(body, problem.status, headers)
+        self.problem = problem
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; an ASGI application."""
+
+        async def send_named(message: Message) -> None:
+            await send({**message, PROBLEM: self.problem.type})
+
+        await super().__call__(scope, receive, send_named)
+
+
+def response_to(error: Exception) -> ProblemResponse:
     """Turn an exception into its problem; one that the table does not know is an internal error and is logged."""
     described = _describe(error)
-    headers = {"Cache-Control": "no-store", **described.headers}
-    return JSONResponse(described.body, described.problem.status, headers, MEDIA_TYPE)
+    return ProblemResponse(described.problem, described.body, {"Cache-Control": "no-store", **described.headers})
+
+
+def name_of(error: Exception) -> str:
+    """Return the last part of an exception's problem type."""
+    if (row := _TABLE.get(type(error))) is not None:
+        return row.problem.type
+    if isinstance(error, RequestValidationError | ValidationError):
+        return _INVALID.type
+    if isinstance(error, HTTPException) and error.status_code in _BY_STATUS:
+        return _BY_STATUS[error.status_code][0].type
+    return _INTERNAL.type
 
 
 def details(error: Exception) -> dict[str, Any]:

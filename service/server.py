@@ -146,13 +146,16 @@ def serve(app: FastAPI, host: str, port: int) -> int:
     if most < settings.max_connections:
         log.warning("no more than %d connections: the process may not open more files", most)
     listener = _listen(host, port)
-    config = _config(app, settings, house.wire(settings, most))
+    refused = state.metrics.rejected
+    config = _config(app, settings, house.wire(settings, most, refused))
     beside = None
     if settings.metrics_port is not None:
         probes = _listen(settings.metrics_host or host, settings.metrics_port)
         log.info("metrics and health on %s", _shown(settings.metrics_host or host, probes))
         beside = (
-            _Beside(_config(create_probes_app(app), settings, house.wire(settings, _MOST_PROBES), lifespan="off")),
+            _Beside(
+                _config(create_probes_app(app), settings, house.wire(settings, _MOST_PROBES, refused), lifespan="off")
+            ),
             probes,
         )
     log.info("listening on %s%s", _shown(host, listener), " (API reference: /docs)" if settings.docs else "")
@@ -183,7 +186,7 @@ def _shown(host: str, listener: socket.socket) -> str:
 
 
 def _config(app: FastAPI, settings: Settings, wire: Wire, lifespan: Literal["auto", "off"] = "auto") -> uvicorn.Config:
-    # access lines are the proxy's business; ours are counted in /metrics
+    # service/observation.py writes lines of its own, without what clients send
     return uvicorn.Config(
         app,
         http=cast(type[asyncio.Protocol], partial(GuardedHttp, wire=wire)),

@@ -91,7 +91,8 @@ def _options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # a CUDA library that is missing is ours to say, in one line
+    # what it can't do it raises, and the log says it in one line of the log's own format
+    options.log_severity_level = 4
     return options
 
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.keys import parse_keys
+from service.logs import Format
 from service.sessions import Device
 
 _LARGEST_BATCH = 1024
@@ -123,6 +124,8 @@ class Settings(BaseSettings):
             Retry-After keeps it, a request can meet its closing.
         drain_timeout_s: seconds that running requests get to finish after SIGTERM.
         log_level: of the service's own log.
+        log_format: of its lines: json, text, or auto, which is text on a terminal and JSON elsewhere.
+        traces: otlp sends OpenTelemetry spans as the standard OTEL_ variables say; it needs the extra otel.
     """
 
     model_config = SettingsConfigDict(env_prefix="PIX2DSLR_", frozen=True, hide_input_in_errors=True)
@@ -169,3 +172,5 @@ class Settings(BaseSettings):
     keep_alive_s: Annotated[int, Field(ge=1)] = 75
     drain_timeout_s: Annotated[float, Field(ge=0)] = 300.0
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Format = "auto"
+    traces: Literal["off", "otlp"] = "off"

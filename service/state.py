@@ -17,12 +17,14 @@ from service.codec import PictureLimits
 from service.decoding.pool import DecodePool, NoDecodeWorker, decode_workers
 from service.enhancer import Enhancer
 from service.generator import DeviceUnavailable
+from service.memory import resident_bytes
+from service.metrics import Metrics
 from service.model_files import ModelUnusable
 from service.pipeline import Decoder, Pipeline
 from service.scheduler import DeviceFailed, Scheduler, Trouble
 from service.sessions import GpuOptions
 from service.settings import Settings
-from service.telemetry import Metrics
+from service.tracing import Tracing
 from service.warmup import LARGEST_ON_GPU, find_batch_sizes, lanes_for, warm_up
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ class State:
         drain_began: set soon after `draining`, for those who wait for it in the event loop.
         failure: why `start` failed, in one line.
         running: how many requests are being answered, and connections of WS /live are open.
+        live: how many of those are connections of WS /live.
+        tracing: exports spans where it is asked for.
     """
 
     settings: Settings
@@ -56,6 +60,8 @@ class State:
     drain_began: asyncio.Event = field(default_factory=asyncio.Event)
     failure: str | None = None
     running: int = 0
+    live: int = 0
+    tracing: Tracing | None = None
     loaded: Catalogue | None = None
     _decoding: DecodePool | None = None
     _scheduler: Scheduler | None = None
@@ -64,7 +70,13 @@ class State:
     _stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self.metrics.in_flight.set_function(lambda: self.running)
+        metrics = self.metrics
+        metrics.in_flight.set_function(lambda: self.running)
+        metrics.live_connections.set_function(lambda: self.live)
+        metrics.ready.set_function(lambda: not self.not_ready)
+        metrics.draining.set_function(lambda: self.draining)
+        metrics.body_limit.set(self.settings.max_buffered_bytes)
+        metrics.queue_limit.set(self.settings.max_queued_tiles)
 
     def start(self) -> None:
         """Load and warm the generators and start the lanes; a failure is kept as `failure`."""
@@ -120,12 +132,13 @@ class State:
             raise Stopped
         self._scheduler = scheduler
         self.metrics.waiting.set_function(lambda: scheduler.waiting)
+        self.metrics.drain.set_function(lambda: scheduler.drain_s)
         for number, name in enumerate(devices):
             metrics[number].up.set_function(partial(_working, scheduler, number))
             for camera in catalogue.cameras:
                 generator = catalogue.on(number)(camera)
                 labels = (camera, generator.spec.architecture, name, generator.provider)
-                self.metrics.generator.labels(*labels).set(1)
+                self.metrics.generator.labels(*labels, generator.spec.weights_sha256).set(1)
                 log.info("%s: %s on %s (%s)", *labels)
         limits = PictureLimits(settings.max_pixels, settings.max_frames, settings.max_scans)
         self._pipeline = Pipeline(decoder, catalogue, Enhancer(scheduler), limits, settings.request_timeout_s)
@@ -144,7 +157,10 @@ class State:
         self._decoding = DecodePool(
             count, settings.decode_timeout_s, settings.request_timeout_s, lambda ending: ends.labels(ending).inc()
         )
-        return self._decoding
+        pool = self._decoding
+        self.metrics.decode_workers.set_function(lambda: len(pool.processes))
+        self.metrics.decode_workers_memory.set_function(lambda: resident_bytes(pool.processes))
+        return pool
 
     def _warm_up(self, catalogue: Catalogue, lanes: int) -> Sequence[int]:
         """Run a first batch of each generator in each size, and return the sizes."""

@@ -12,6 +12,11 @@ def package_version() -> str:
     return _version("pix2dslr") or "0"
 
 
+def onnxruntime_version() -> str:
+    """Return the version of ONNX Runtime, whichever of its packages is there."""
+    return _version("onnxruntime-gpu") or _version("onnxruntime") or "unknown"
+
+
 @cache
 def answers_depend_on() -> str:
     """Return the versions of all that the same picture and options could give other bytes with."""

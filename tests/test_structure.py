@@ -95,7 +95,14 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("jobs", set()),
         ("lanes", {"service.generator", "service.jobs", "service.retries", "service.spec"}),
         ("scheduler", {f"service.{name}" for name in ("admission", "generator", "jobs", "lanes", "retries", "turns")}),
-        ("enhancer", {"service.codec", "service.scheduler", "service.spec", "service.tiling", "service.view"}),
+        ("telemetry", set()),
+        ("metrics", {"service.telemetry", "service.versions"}),
+        ("logs", {"service.telemetry"}),
+        ("tracing", {"service.telemetry", "service.versions"}),
+        (
+            "enhancer",
+            {f"service.{name}" for name in ("codec", "scheduler", "spec", "telemetry", "tiling", "view")},
+        ),
         (
             "evaluation",
             {f"service.{name}" for name in ("alignment", "codec", "pipeline", "quality", "scheduler", "schemas")}

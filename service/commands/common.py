@@ -11,9 +11,9 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from service import telemetry
 from service.codec import PictureTooLarge
 from service.commands.files import Said
+from service.logs import set_up_log
 from service.scheduler import DeviceFailed, InferenceFailed
 from service.settings import Settings
 from service.state import State
@@ -97,7 +97,7 @@ def started(settings: Settings) -> Iterator[State]:
     """Start the service's parts without its HTTP half, and stop them in the end; a failure ends the command."""
     # its own log is for those who ask for it: a command says itself what it has to say
     if "log_level" in settings.model_fields_set:
-        telemetry.set_up_log(settings.log_level)
+        set_up_log(settings.log_level, settings.log_format)
     else:
         logging.getLogger("service").addHandler(logging.NullHandler())
     state = State(settings)

@@ -7,10 +7,11 @@ from typing import Annotated, Final
 
 import typer
 
-from service import telemetry
 from service.commands.common import examples, fail, read_settings
 from service.keys import BrokenKeys
+from service.logs import set_up_log
 from service.memory import return_large_blocks
+from service.tracing import TracingUnavailable
 
 EXAMPLES: Final = examples(
     ("pix2dslr serve", "on http://127.0.0.1:8000"),
@@ -30,12 +31,14 @@ def serve(
     from service.server import serve as run_server
 
     settings = read_settings(host=host, port=port)
-    telemetry.set_up_log(settings.log_level)
+    set_up_log(settings.log_level, settings.log_format)
     return_large_blocks()
     try:
         app = create_app(settings)
     except BrokenKeys as error:
         fail(f"API keys: {error}")
+    except TracingUnavailable as error:
+        fail(f"traces: {error}")
     try:
         code = run_server(app, settings.host, settings.port)
     except OSError as error:

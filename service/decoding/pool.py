@@ -84,6 +84,10 @@ class _Worker:
         receive(self._connection, Answer)
 
     @property
+    def process_id(self) -> int:
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
@@ -194,6 +198,12 @@ class DecodePool:
             raise MalformedPicture("it can't be decoded")
         said = replace(header, icc_profile=None) if answer.decoded.converted else header
         return Picture(samples[0], said, samples[1] if answer.decoded.alpha else None)
+
+    @property
+    def processes(self) -> list[int]:
+        """Process ids of the workers that run."""
+        with self._lock:
+            return [worker.process_id for worker in self._all if worker.alive]
 
     def close(self) -> None:
         """End all workers; whoever waits for one gets NoDecodeWorker."""

@@ -124,6 +124,7 @@ class GuardedHttp(H11Protocol):
             response = response_to(error)
         finally:
             telemetry.request_id.reset(token)
+        self._wire.on_refusal(response.problem.type)
         body = bytes(response.body)
         named = {**SECURITY_HEADERS, "X-Request-ID": identity}
         headers = [*response.raw_headers, *((k.encode(), v.encode()) for k, v in named.items()), CLOSE_HEADER]

@@ -5,7 +5,7 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from service.problems import response_to
+from service.problems import PROBLEM, response_to
 
 SUBPROTOCOL: Final = "pix2dslr"
 """What is answered to a WebSocket that offers it: browsers need one of theirs taken."""
@@ -35,4 +35,4 @@ async def refuse(error: Exception, scope: Scope, receive: Receive, send: Send) -
     reason = str(json.loads(bytes(response.body))["detail"]).encode()[:_LONGEST_REASON].decode(errors="ignore")
     code = _CLOSE_CODES.get(response.status_code, _POLICY_VIOLATION)
     await send({"type": "websocket.accept", "subprotocol": taken_subprotocol(scope)})
-    await send({"type": "websocket.close", "code": code, "reason": reason})
+    await send({"type": "websocket.close", "code": code, "reason": reason, PROBLEM: response.problem.type})

@@ -62,7 +62,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         super().data_received(data)
         # first, since empty pieces have no bytes that wait
         if len(self.frames) > _MOST_FRAGMENTS and not self.transport.is_closing():
-            self._fail(_POLICY_VIOLATION, "The message is in too many pieces.")
+            self._fail(_POLICY_VIOLATION, "The message is in too many pieces.", "malformed-request")
             return
         waiting = self._fragments + len(self.conn.reader.buffer)
         if not waiting or self.transport.is_closing():
@@ -72,7 +72,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         try:
             self._room.need(waiting)
         except NoRoom:
-            self._fail(_TRY_AGAIN_LATER, "There is no room for the message now: try again.")
+            self._fail(_TRY_AGAIN_LATER, "There is no room for the message now: try again.", "no-room")
             return
         now = self.loop.time()
         if self._pace is None:
@@ -122,7 +122,8 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
     def _message_still_comes(self) -> bool:
         return self._failed or self.conn.parser_exc is not None
 
-    def _fail(self, code: int, reason: str) -> None:
+    def _fail(self, code: int, reason: str, problem: str = "too-slow") -> None:
+        self._wire.on_refusal(problem)
         self._stop_watching()
         self._room.close()
         self._failed = True

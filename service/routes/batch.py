@@ -52,6 +52,7 @@ class EnhancedZip(StreamingResponse):
         patience_s: float,
         format_: Format | None = None,
         headers: Mapping[str, str] | None = None,
+        on_problem: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Prepare the answer; the work begins when it is sent.
 
@@ -61,11 +62,13 @@ class EnhancedZip(StreamingResponse):
             patience_s: seconds that a picture may wait for room in the queue, beyond its own time.
             format_: what all are answered in, None where each is answered as it came.
             headers: of the answer.
+            on_problem: called with the last part of the type of each picture's problem.
         """
         super().__init__((), headers={"Content-Disposition": 'attachment; filename="enhanced.zip"', **(headers or {})})
         self._files = files
         self._work = work
         self._patience_s = patience_s
+        self._on_problem = on_problem
         # numbered in the order that they came in, whichever is done first
         planned, suffixes = Names(), () if format_ is None else suffixes_of(format_)
         self._names = [planned.take(file.name, suffixes) for file in files]
@@ -135,6 +138,7 @@ class EnhancedZip(StreamingResponse):
             if isinstance(result.outcome, Exception):
                 name = self._files[result.index].name.encode(errors="replace").decode()
                 errors.append(BatchError(index=result.index, name=name, **problems.details(result.outcome)))
+                self._on_problem(problems.name_of(result.outcome))
                 continue
             data, format_ = result.outcome
             name = names.take(self._names[result.index], suffixes_of(format_))

@@ -1,6 +1,7 @@
 """POST /enhance: a picture in, the enhanced picture out."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
@@ -10,6 +11,7 @@ from service.codec import FORMATS, Format, Header, as_srgb, encode, media_type
 from service.edge.clients import client_of
 from service.edge.house import house_of
 from service.negotiation import accepted, entity_tag, is_known
+from service.observation import RequestRecord, record_of
 from service.pipeline import Outcome, Ticket
 from service.problems import documented
 from service.quality import psnr, require_same_size, ssim
@@ -87,36 +89,39 @@ async def enhance(request: Request) -> Response:
     threads: Threads = request.app.state.threads
     if upload.several:
         allowance.count(client_of(request.scope), len(upload.files) - 1)  # one was counted when it came
-        return _answer_several(state, upload, accept, threads)
+        return _answer_several(state, upload, accept, threads, record_of(request))
     known = request.headers.getlist("if-none-match")
-    one, cancellation = _One(state, upload, accept, known), Cancellation()
-    return await until_hung_up(
-        request.receive, lambda: threads.enhance(lambda: one.admit(cancellation), one.answer), cancellation
-    )
+    cancellation = Cancellation()
+    with record_of(request).picture() as watch:
+        one = _One(state, upload, accept, known, watch)
+        return await until_hung_up(
+            request.receive, lambda: threads.enhance(lambda: one.admit(cancellation), one.answer), cancellation
+        )
 
 
-def _answer_several(state: State, upload: Upload[EnhanceOptions], accept: str, threads: Threads) -> Response:
+def _answer_several(
+    state: State, upload: Upload[EnhanceOptions], accept: str, threads: Threads, record: RequestRecord
+) -> Response:
     options, pipeline = upload.options, state.pipeline
     camera = options.camera or state.catalogue.default
     generator = state.catalogue[camera]  # a camera that there is none for is told at once, not once a picture
 
     async def enhance(file: File, cancellation: Cancellation) -> tuple[bytes, Format]:
-        watch = Stopwatch()
-
         def admit() -> Ticket:
             image = file.read()
             header = pipeline.read_header(image)
             wanted = options.format or accepted_format(accept, header.format)
             return pipeline.admit(image, camera, options.overlap, wanted, cancellation.attach, header)
 
-        def work(ticket: Ticket) -> tuple[bytes, Format]:
+        def work(ticket: Ticket, watch: Stopwatch) -> tuple[bytes, Format]:
             outcome = pipeline.enhance(ticket, watch, options.strength)
             with watch.stage("encode"):
                 body = _encode(outcome, options)
-            watch.observe(state.metrics)
+            state.metrics.picture_done(watch)
             return body, outcome.format
 
-        return await threads.enhance(admit, work)
+        with record.picture("picture") as watch:
+            return await threads.enhance(admit, partial(work, watch=watch))
 
     headers = {
         "X-Pix2DSLR-Camera": camera,
@@ -124,18 +129,22 @@ def _answer_several(state: State, upload: Upload[EnhanceOptions], accept: str, t
         "Vary": "Accept",
         "Cache-Control": "no-store",  # as it is written its entries come in another order each time
     }
-    return EnhancedZip(upload.files, enhance, state.settings.request_timeout_s, options.format, headers)
+    return EnhancedZip(
+        upload.files, enhance, state.settings.request_timeout_s, options.format, headers, state.metrics.rejected
+    )
 
 
 class _One:
     """A request for one picture."""
 
-    def __init__(self, state: State, upload: Upload[EnhanceOptions], accept: str, known: Sequence[str]) -> None:
+    def __init__(
+        self, state: State, upload: Upload[EnhanceOptions], accept: str, known: Sequence[str], watch: Stopwatch
+    ) -> None:
         self._state = state
         self._upload = upload
         self._accept = accept
         self._known = known
-        self._watch = Stopwatch()
+        self._watch = watch
         self._caching: Mapping[str, str] = {}
         self._reference: Header | None = None
 
@@ -168,8 +177,8 @@ class _One:
                 headers["X-SSIM"] = f"{ssim(shown, truth):.4f}"
         with watch.stage("encode"):
             body = _encode(outcome, options)
+        self._state.metrics.picture_done(watch)
         headers["Server-Timing"] = watch.server_timing()
-        watch.observe(self._state.metrics)
         return InPieces(body, media_type=media_type(outcome.format), headers=headers)
 
 

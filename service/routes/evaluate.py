@@ -1,5 +1,6 @@
 """POST /evaluate: how near a picture is to its reference, before and after it is enhanced."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -8,6 +9,7 @@ from service.codec import FORMATS, Picture, encode, media_type
 from service.codec import Header as PictureHeader
 from service.evaluation import Comparison, admit, compare, side_by_side
 from service.negotiation import accepted
+from service.observation import record_of
 from service.pipeline import Ticket
 from service.problems import MalformedRequest, documented
 from service.routes.enhance import outcome_headers
@@ -44,7 +46,7 @@ async def evaluate(request: Request, accept: Annotated[str, Header()] = "*/*") -
     if upload.reference is None:
         raise MalformedRequest("The file reference is missing.")
     reference, state = upload.reference, state_of(request)
-    options, cancellation, watch = upload.options, Cancellation(), Stopwatch()
+    options, cancellation = upload.options, Cancellation()
     headers: list[PictureHeader] = []
 
     def begin() -> Ticket:
@@ -52,12 +54,14 @@ async def evaluate(request: Request, accept: Annotated[str, Header()] = "*/*") -
         headers.append(header)
         return ticket
 
-    def work(ticket: Ticket) -> Response:
+    def work(ticket: Ticket, watch: Stopwatch) -> Response:
         comparison = compare(state.pipeline, ticket, reference, headers[0], options, watch)
         return _answer(comparison, accept, watch, state)
 
     threads: Threads = request.app.state.threads
-    return await until_hung_up(request.receive, lambda: threads.enhance(begin, work), cancellation)
+    with record_of(request).picture() as watch:
+        timed = partial(work, watch=watch)
+        return await until_hung_up(request.receive, lambda: threads.enhance(begin, timed), cancellation)
 
 
 def _answer(comparison: Comparison, accept: str, watch: Stopwatch, state: State) -> Response:
@@ -70,6 +74,6 @@ def _answer(comparison: Comparison, accept: str, watch: Stopwatch, state: State)
         body = encode(picture, wanted, keep_metadata=False)
     else:
         body = comparison.scores.model_dump_json().encode()
-    watch.observe(state.metrics)
+    state.metrics.picture_done(watch)
     headers = {**outcome_headers(outcome), "Server-Timing": watch.server_timing(), "Cache-Control": "no-store"}
     return InPieces(body, media_type=kind, headers=headers)

@@ -55,5 +55,6 @@ async def readyz(request: Request, response: Response) -> Readiness:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": _EXAMPLE}}}},
 )
 async def metrics(request: Request) -> Response:
-    """Answer the metrics in Prometheus' text format."""
-    return Response(state_of(request).metrics.text(), 200, _NOW, "text/plain; version=0.0.4; charset=utf-8")
+    """Answer the metrics in Prometheus' text format, or in OpenMetrics where `Accept` asks for it."""
+    text, kind = state_of(request).metrics.text(", ".join(request.headers.getlist("accept")))
+    return Response(text, 200, {**_NOW, "Vary": "Accept"}, kind)

@@ -45,6 +45,7 @@ from service.edge.house import house_of
 from service.edge.keys import key_of
 from service.edge.refusal import taken_subprotocol
 from service.live import Frame, Frames, TooManyWait
+from service.observation import record_of
 from service.pipeline import Ticket
 from service.problems import MalformedRequest, NotReady, response_to
 from service.quality import seam_index
@@ -120,9 +121,11 @@ class _Connection:
         self._client = client_of(websocket.scope)
         self._key = key_of(websocket.scope)
         self._rooms: dict[int, Reservation] = {}
+        self._record = record_of(websocket)
 
     async def run(self) -> None:
         """Serve until the client leaves or the service drains."""
+        self._state.live += 1
         try:
             async with anyio.create_task_group() as group:
                 await self._send("ready", **self._limits())
@@ -132,6 +135,7 @@ class _Connection:
                 self._give_up(None)
                 group.cancel_scope.cancel()
         finally:
+            self._state.live -= 1
             for room in self._rooms.values():
                 room.close()
 
@@ -272,10 +276,13 @@ class _Connection:
     async def _enhance(self, task: _Task, reports: _Reports) -> tuple[Mapping[str, Any], bytes]:
         threads: Threads = self._websocket.app.state.threads
         options, pipeline = task.options, self._state.pipeline
-        return await threads.enhance(
-            lambda: pipeline.admit(task.data, options.camera, options.overlap, options.format, on_job=reports.on_job),
-            lambda ticket: _work(self._state, ticket, options, reports),
-        )
+        with self._record.picture("frame") as watch:
+            return await threads.enhance(
+                lambda: pipeline.admit(
+                    task.data, options.camera, options.overlap, options.format, on_job=reports.on_job
+                ),
+                lambda ticket: _work(self._state, ticket, options, reports, watch),
+            )
 
     async def _tell_news(self, frame: Frame[_Task], reports: _Reports) -> None:
         if reports.told < 0:
@@ -288,6 +295,7 @@ class _Connection:
 
     async def _send_problem(self, number: int | None, error: Exception) -> None:
         response = response_to(error)
+        self._state.metrics.rejected(response.problem.type)
         retry_after = response.headers.get("retry-after")
         facts: dict[str, Any] = {} if retry_after is None else {"retry_after": int(retry_after)}
         await self._send_end("problem", number, problem=json.loads(bytes(response.body)), **facts)
@@ -312,8 +320,9 @@ class _Connection:
                 self._gone = True  # the reader is told as well, and ends it all
 
 
-def _work(state: State, ticket: Ticket, options: LiveOptions, reports: _Reports) -> tuple[Mapping[str, Any], bytes]:
-    watch = Stopwatch()
+def _work(
+    state: State, ticket: Ticket, options: LiveOptions, reports: _Reports, watch: Stopwatch
+) -> tuple[Mapping[str, Any], bytes]:
     outcome = state.pipeline.enhance(
         ticket, watch, options.strength, reports.on_progress, keep_source=options.seam_index
     )
@@ -326,7 +335,7 @@ def _work(state: State, ticket: Ticket, options: LiveOptions, reports: _Reports)
             seams = {"seam_index": seam_index(before, after, outcome.enhancement.layout)}
     with watch.stage("encode"):
         body = encode(output, outcome.format, options.encoder_quality, options.metadata == "keep", spend=True)
-    watch.observe(state.metrics)
+    state.metrics.picture_done(watch)
     return {
         "camera": outcome.camera,
         "device": outcome.generator.device,

@@ -79,8 +79,9 @@ Serve = Callable[..., Server]
 
 
 def environment_with(settings: Mapping[str, object]) -> dict[str, str]:
-    """This process's environment with these settings of the service, and no others."""
+    """This process's environment with these settings of the service, and no others; its log in lines of text."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIX2DSLR_")}
+    settings = {"log_format": "text", **settings}
     return environment | {f"PIX2DSLR_{name.upper()}": str(value) for name, value in settings.items()}
 
 

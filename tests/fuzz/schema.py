@@ -59,7 +59,7 @@ def running_server(folder: Path) -> Iterator[str]:
     """
     write_generator(folder / "iphone.onnx")
     log = folder / "server.log"
-    settings = {"PIX2DSLR_MODELS": str(folder), "PYTHONPATH": str(PROJECT)}
+    settings = {"PIX2DSLR_MODELS": str(folder), "PIX2DSLR_LOG_FORMAT": "text", "PYTHONPATH": str(PROJECT)}
     with log.open("w") as file:
         server = subprocess.Popen(
             [str(Path(sys.executable).with_name("pix2dslr")), "serve", "--port", "0"],

@@ -6,7 +6,8 @@ import pytest
 from fastapi import FastAPI
 
 from service import problems
-from service.middleware import CountRequests, RequestId
+from service.middleware import AnswerErrors, RequestId
+from service.observation import Observe
 from service.schemas import ProblemDetails
 from service.settings import Settings
 from service.state import State
@@ -21,7 +22,8 @@ def test_what_nobody_foresaw_is_logged_and_not_told(caplog: pytest.LogCaptureFix
     app = FastAPI()
     problems.install(app)
     state = State(Settings())
-    app.add_middleware(CountRequests, state=state)
+    app.add_middleware(AnswerErrors)
+    app.add_middleware(Observe, state=state, known=frozenset())
     app.add_middleware(RequestId)
 
     @app.get("/broken")
@@ -35,7 +37,9 @@ def test_what_nobody_foresaw_is_logged_and_not_told(caplog: pytest.LogCaptureFix
     assert "secret" not in answer.text
     assert "secret" in caplog.text
     assert state.running == 0
-    assert b'pix2dslr_requests_total{route="/broken",status="500"} 1.0' in state.metrics.text()
+    text, _ = state.metrics.text()
+    assert b'pix2dslr_requests_total{route="/broken",status="500"} 1.0' in text
+    assert b'pix2dslr_rejections_total{reason="internal-error"} 1.0' in text
 
 
 def test_each_problem_has_a_name_of_its_own() -> None:
