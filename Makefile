@@ -86,5 +86,5 @@ clean:
 	@touch $@
 
 .venv/.test: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[train,test,lint,browser]'
+	$(PIP) --editable '.[train,test,lint,browser,otel]'
 	@touch $@ .venv/.serve

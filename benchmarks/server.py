@@ -62,7 +62,11 @@ def running_server(settings: Mapping[str, str] | None = None) -> Iterator[Server
     Args:
         settings: by name without the prefix, such as `{"MODELS": "folder"}`.
     """
-    environment = os.environ | {"PIX2DSLR_LOG_FORMAT": "text"} | {f"PIX2DSLR_{name}": value for name, value in (settings or {}).items()}
+    environment = (
+        os.environ
+        | {"PIX2DSLR_LOG_FORMAT": "text"}
+        | {f"PIX2DSLR_{name}": value for name, value in (settings or {}).items()}
+    )
     start = time.perf_counter()
     with subprocess.Popen(
         [COMMAND, "serve", "--port", "0"], stderr=subprocess.PIPE, text=True, env=environment

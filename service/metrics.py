@@ -89,6 +89,13 @@ class Metrics:
             "Decode workers that were replaced: they died, or took too long for a file.",
             "reason",
         )
+        # shown at 0: what rises from nothing is no rise for Prometheus
+        for end in ("result", "problem", "dropped", "cancelled"):
+            self.live_frames.labels(end)
+        for reason in ("died", "timeout"):
+            self.decode_workers_ended.labels(reason)
+        for stage in ("decode", "queue", "inference", "blend", "encode", "quality", "total"):
+            self._stages.labels(stage)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
 
@@ -130,7 +137,7 @@ class Metrics:
         self._rejections.labels(reason).inc()
 
     def expect_rejections(self, *reasons: str) -> None:
-        """Show these at 0: what rises from nothing is no rise for Prometheus."""
+        """Show these at 0, too."""
         for reason in reasons:
             self._rejections.labels(reason)
 

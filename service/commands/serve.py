@@ -1,17 +1,21 @@
 """`pix2dslr serve`: the HTTP service."""
 
+import logging
 import os
 import signal
 import sys
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 
 from service.commands.common import examples, fail, read_settings
 from service.keys import BrokenKeys
-from service.logs import set_up_log
+from service.logs import is_json, set_up_log
 from service.memory import return_large_blocks
+from service.settings import Settings
 from service.tracing import TracingUnavailable
+
+log = logging.getLogger(__name__)
 
 EXAMPLES: Final = examples(
     ("pix2dslr serve", "on http://127.0.0.1:8000"),
@@ -36,13 +40,21 @@ def serve(
     try:
         app = create_app(settings)
     except BrokenKeys as error:
-        fail(f"API keys: {error}")
+        _end(f"API keys: {error}", settings)
     except TracingUnavailable as error:
-        fail(f"traces: {error}")
+        _end(f"traces: {error}", settings)
     try:
         code = run_server(app, settings.host, settings.port)
     except OSError as error:
         # the system's own words; a name that is not found has a number of its own below 0, and the address behind it
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror).partition(" (")[0]
-        fail(f"can't listen on {settings.host}:{settings.port}: {reason}")
+        _end(f"can't listen on {settings.host}:{settings.port}: {reason}", settings)
     raise typer.Exit(code)
+
+
+def _end(message: str, settings: Settings) -> NoReturn:
+    """End with one line, which is the log's where programs read that."""
+    if not is_json(settings.log_format):
+        fail(message)
+    log.critical(message)
+    raise typer.Exit(1)
