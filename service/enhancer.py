@@ -1,5 +1,6 @@
 """The main job: Picture -> Picture."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -24,12 +25,10 @@ class Enhancement:
     Attributes:
         picture: the enhanced picture, same size and depth as the source.
         layout: where its tiles lay.
-        stages: `queue` and `inference` as its `Job` counts them, and `blend`.
     """
 
     picture: Picture
     layout: Plan
-    stages: Mapping[str, Stage]
 
 
 class Enhancer:
@@ -59,6 +58,7 @@ class Enhancer:
         overlap: int = 32,
         strength: float = 1.0,
         progress: Callable[[int, int], None] = lambda *_: None,
+        watch: Stopwatch | None = None,
     ) -> Enhancement:
         """Enhance a picture; blocks until it is done.
 
@@ -68,17 +68,35 @@ class Enhancer:
             overlap: pixels that neighbouring tiles share at least.
             strength: 0 (the source as it is) to 1 (the generator's answer).
             progress: called with (tiles done, all tiles).
+            watch: gets the stages `queue`, `inference` and `blend`, as far as they came where it fails.
 
         Raises:
             Cancelled, DeadlineExceeded, InferenceFailed, Closed: as `Job.wait`.
         """
+        blending = Stopwatch()
+        try:
+            return self._enhance(picture, job, overlap, strength, progress, blending)
+        finally:
+            if watch is not None:
+                for name, stage in {**_stages_of(job), **blending.stages}.items():
+                    watch.add(name, stage)
+
+    def _enhance(
+        self,
+        picture: Picture,
+        job: Job,
+        overlap: int,
+        strength: float,
+        progress: Callable[[int, int], None],
+        watch: Stopwatch,
+    ) -> Enhancement:
         height, width = picture.pixels.shape[:2]
         layout = plan(height, width, overlap)
         view = View(picture)
         job.set_context(view.context())
         blender = Blender(picture.pixels, layout, strength, None if view.plain else view.merge)
         under_way: deque[tuple[int, Future[list[Enhanced]]]] = deque()
-        watch, submitted, done = Stopwatch(), 0, 0
+        submitted = done = 0
 
         def blend_next() -> None:
             nonlocal done
@@ -101,13 +119,18 @@ class Enhancer:
             submitted += count
         while under_way:
             blend_next()
-        enhanced = replace(picture, pixels=blender.output)
-        stages = {
-            "queue": Stage(job.queue_s, *job.queue_span),
-            "inference": Stage(job.inference_s, *job.inference_span),
-            **watch.stages,
-        }
-        return Enhancement(enhanced, layout, stages)
+        return Enhancement(replace(picture, pixels=blender.output), layout)
+
+
+def _stages_of(job: Job) -> Mapping[str, Stage]:
+    """What a job says of the queue and of the device, as far as it came to either."""
+    submitted, begun = job.queue_span
+    if not submitted:
+        return {}
+    if not job.inference_span[0]:  # not one of its tiles had its turn
+        now = time.monotonic()
+        return {"queue": Stage(now - submitted, submitted, now)}
+    return {"queue": Stage(job.queue_s, submitted, begun), "inference": Stage(job.inference_s, *job.inference_span)}
 
 
 def _pieces(layout: Plan, largest: int) -> Iterator[tuple[int, int, int]]:

@@ -133,7 +133,8 @@ class Job:
         context: the whole picture as the generator sees it, uint8 (32, 32, 3); None is black.
         queue_s: seconds that its tiles waited for their batch, the average over them.
         inference_s: seconds in which at least one of its tiles was on the device.
-        queue_span, inference_span: the first and the last moment of either, as `time.monotonic()` says them.
+        queue_span, inference_span: the first and the last moment of either, as `time.monotonic()` says them; 0 before
+            there is one.
     """
 
     def __init__(self, queue: Queue, tiles: int, camera: str, deadline: float, seconds: float) -> None:
@@ -148,7 +149,6 @@ class Job:
         self._seconds = seconds
         self._running = 0  # its tiles on the device
         self._running_since = 0.0
-        self._begun = False
         self._over: Over | None = None
         self._cancelled = threading.Event()
 
@@ -178,6 +178,8 @@ class Job:
         """
         self.check()
         row = Row(self, cut, time.monotonic(), [None] * tiles, tiles)
+        if not self.queue_span[0]:
+            self.queue_span = row.submitted, row.submitted
         self._queue.submit(row)
         return row.future
 
@@ -242,11 +244,9 @@ class Job:
     def begin_tile(self, waited: float, now: float) -> None:
         """Count a tile that goes to the device after `waited` seconds; under the scheduler's lock."""
         self.queue_s += waited / self.tiles
-        if self._begun:
-            self.queue_span = self.queue_span[0], now
-        else:
-            self._begun = True
-            self.queue_span, self.inference_span = (now - waited, now), (now, now)
+        self.queue_span = self.queue_span[0], now
+        if not self.inference_span[0]:
+            self.inference_span = now, now
         if not self._running:
             self._running_since = now
         self._running += 1

@@ -114,7 +114,7 @@ class Observe:
             return
         headers = Headers(scope=scope)
         start = time.monotonic()
-        span = None if self.state.tracing is None else self.state.tracing.begin(scope["type"], headers)
+        span = None if self.state.tracing is None else self.state.tracing.begin(scope["type"], headers, start)
         trace = trace_of(headers) if span is None else span.trace_id
         record = scope[_RECORD] = RequestRecord(span)
         status = _HUNG_UP  # stays so where the client hangs up before there is an answer

@@ -161,8 +161,6 @@ class Pipeline:
         ticket.job.check()
         with watch.stage("decode"):
             source = self.decode(ticket.data, ticket.header)
-        enhancement = self._enhancer.enhance(source, ticket.job, ticket.overlap, strength, progress)
-        for name, stage in enhancement.stages.items():
-            watch.add(name, stage)
+        enhancement = self._enhancer.enhance(source, ticket.job, ticket.overlap, strength, progress, watch)
         kept = source if keep_source else None
         return Outcome(kept, enhancement, ticket.format, ticket.camera, ticket.generator)

@@ -71,19 +71,21 @@ class Tracing:
         for name in ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal"):
             logging.getLogger(name).addFilter(seldom)
 
-    def begin(self, name: str, headers: Mapping[str, str]) -> "RequestSpan":
+    def begin(self, name: str, headers: Mapping[str, str], start: float) -> "RequestSpan":
         """Begin a request's span, below the one that its `traceparent` names.
 
         Args:
             name: until its end gives it a better one.
             headers: of the request, in lower case.
+            start: when it began, as `time.monotonic()` says it.
         """
         from opentelemetry import propagate
         from opentelemetry.trace import SpanKind
 
-        now = time.time_ns()
-        span = self._tracer.start_span(name, propagate.extract(headers), SpanKind.SERVER, start_time=now)
-        return RequestSpan(self, span, now - time.monotonic_ns())
+        offset = time.time_ns() - time.monotonic_ns()
+        at = _nanoseconds(start, offset)
+        span = self._tracer.start_span(name, propagate.extract(headers), SpanKind.SERVER, start_time=at)
+        return RequestSpan(self, span, offset)
 
     def stage(self, parent: "Span", name: str, start: int, end: int, attributes: Attributes) -> "Span":
         """Tell of a part of a request that is over, in nanoseconds since 1970; return its span."""
@@ -173,7 +175,11 @@ class RequestSpan:
         self._span.end(self._at(end))
 
     def _at(self, seconds: float) -> int:
-        return int(seconds * 1e9) + self._offset
+        return _nanoseconds(seconds, self._offset)
+
+
+def _nanoseconds(seconds: float, offset: int) -> int:
+    return int(seconds * 1e9) + offset
 
 
 def attributes_of(facts: Mapping[str, str | int]) -> dict[str, str | int | float]:

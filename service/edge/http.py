@@ -1,6 +1,7 @@
 """uvicorn's HTTP/1.1 on h11, with what a public network asks for: deadlines, bounds, an end for unwanted bodies."""
 
 import asyncio
+import logging
 import uuid
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -17,6 +18,8 @@ from service.edge.errors import TooManyConnections, TooSlow
 from service.edge.headers import SECURITY_HEADERS
 from service.edge.wire import WatchedTransport, Wire
 from service.problems import MalformedRequest, response_to
+
+log = logging.getLogger(__name__)
 
 _HEAD_IS_WRONG: Final = "It is no HTTP/1.1 request."
 
@@ -122,6 +125,8 @@ class GuardedHttp(H11Protocol):
         token = telemetry.request_id.set(identity)
         try:
             response = response_to(error)
+            told = {"status": response.status_code, "problem": response.problem.type}
+            log.debug("refused before there was a request", extra=told)
         finally:
             telemetry.request_id.reset(token)
         self._wire.on_refusal(response.problem.type)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from tests.e2e.conftest import COMMAND, Run, Serve, Server, environment_with, noise, png
 from tests.e2e.raw import head, open_socket, read_answer, wait_until
@@ -62,9 +63,9 @@ def test_every_line_is_json_under_good_bad_and_killed_requests(serve_session: Se
     with open_socket(server) as connection:
         connection.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
         read_answer(connection)
-    for origin in (None, "https://evil.example"):
+    for origin in (None, Origin("https://evil.example")):
         url = server.url.replace("http", "ws") + "/live"
-        with contextlib.suppress(InvalidStatus), connect(url, proxy=None, origin=origin) as live:  # type: ignore[arg-type]
+        with contextlib.suppress(InvalidStatus), connect(url, proxy=None, origin=origin) as live:
             live.recv(30)
             live.send(LIGHT)
             live.send("{")

@@ -4,16 +4,16 @@ import json
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as read_text
+from prometheus_client import Metric, parser
+from prometheus_client.openmetrics import parser as openmetrics_parser
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from service.metrics import Metrics
 from service.problems import all_problems
@@ -23,6 +23,15 @@ from tests.e2e.test_docs import table_under
 from tests.e2e.test_edge_logs import packed
 
 GOOD = png(noise(20, 20))
+
+
+def read_text(text: str) -> list[Metric]:
+    return list(parser.text_string_to_metric_families(text))
+
+
+def read_openmetrics(text: str) -> list[Metric]:
+    """Raises ValueError where a line breaks the format."""
+    return list(openmetrics_parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
 
 
 def metrics(server: Server) -> str:
@@ -76,7 +85,7 @@ def test_names_follow_the_conventions() -> None:
 
 
 def test_both_formats_hold_the_same(used: Server) -> None:
-    def shape(families: Iterator[Any]) -> dict[str, set[str]]:
+    def shape(families: list[Metric]) -> dict[str, set[str]]:
         return {each.name: {sample.name for sample in each.samples} for each in families}
 
     with used.client() as client:
@@ -201,7 +210,7 @@ def test_each_refusal_is_counted_once_by_its_reason(serve_session: Serve, identi
         assert read_answer(connection).status == 400
     one_more("malformed-request")
     url = server.url.replace("http", "ws") + "/live"
-    with pytest.raises(InvalidStatus), connect(url, proxy=None, origin="https://evil.example"):  # type: ignore[arg-type]
+    with pytest.raises(InvalidStatus), connect(url, proxy=None, origin=Origin("https://evil.example")):
         pass
     one_more("other-origin")
     with connect(url, proxy=None) as live:
@@ -243,7 +252,7 @@ def test_scraping_disturbs_nobody(used: Server) -> None:
     """Under a scraper that never rests, everything is answered; and each scrape is whole."""
 
     def scrape(_: int) -> int:
-        return len(list(read_text(metrics(used))))
+        return len(read_text(metrics(used)))
 
     with ThreadPoolExecutor(2) as pool, used.client() as client:
         scrapes = pool.map(scrape, range(100))
