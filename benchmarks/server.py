@@ -56,14 +56,18 @@ class Server:
 
 
 @contextmanager
-def running_server(settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+def running_server(
+    settings: Mapping[str, str] | None = None, variables: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """Start `pix2dslr serve` on a free port, wait until it is ready, and stop it again.
 
     Args:
         settings: by name without the prefix, such as `{"MODELS": "folder"}`.
+        variables: others of the environment.
     """
     environment = (
         os.environ
+        | dict(variables or {})
         | {"PIX2DSLR_LOG_FORMAT": "text"}
         | {f"PIX2DSLR_{name}": value for name, value in (settings or {}).items()}
     )

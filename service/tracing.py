@@ -67,6 +67,8 @@ class Tracing:
         except ValueError as error:
             raise TracingUnavailable(" ".join(str(error).split())) from error
         self._tracer = self._provider.get_tracer("pix2dslr", package_version())
+        for name in ("opentelemetry.baggage", "opentelemetry.trace"):  # where they quote what clients send
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         seldom = _Seldom()
         for name in ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal"):
             logging.getLogger(name).addFilter(seldom)

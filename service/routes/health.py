@@ -52,7 +52,14 @@ async def readyz(request: Request, response: Response) -> Readiness:
     operation_id="metrics",
     summary="Prometheus metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": _EXAMPLE}}}},
+    responses={
+        200: {
+            "content": {
+                "text/plain": {"schema": {"type": "string"}, "example": _EXAMPLE},
+                "application/openmetrics-text": {"schema": {"type": "string"}, "example": f"{_EXAMPLE}# EOF\n"},
+            }
+        }
+    },
 )
 async def metrics(request: Request) -> Response:
     """Answer the metrics in Prometheus' text format, or in OpenMetrics where `Accept` asks for it."""

@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 
 from tests.e2e.collector import Collector, Span, collector
 from tests.e2e.conftest import Serve, Server, noise, png
-from tests.e2e.raw import head, open_socket, wait_until
+from tests.e2e.raw import head, open_socket, read_answer, wait_until
 from tests.e2e.test_edge_logs import packed
 from tests.e2e.test_logs import READY, access
 from tests.onnx_files import write_generator
@@ -188,6 +188,30 @@ def test_each_frame_of_a_live_connection_has_a_span(traced: Server, received: Co
     assert {span.name for span in others if span.parent == good.id} == set(STAGES)
     assert bad.attributes["error.type"] == "inference-failed"
     assert root.attributes["http.response.status_code"] == 101
+
+
+def test_what_clients_send_breaks_nothing_and_is_not_logged(traced: Server) -> None:
+    """OpenTelemetry's own propagators quote in their warnings what they can't read."""
+    word = "sesame"
+    for value in (
+        b"00-" + b"0" * 32 + b"-b7ad6b7169203331-01",
+        f"{word}={word}".encode(),
+        f"{word}, ={word},{word}\xff=1,{word}=\xff".encode("latin-1"),
+        (f"{word}=" + "a" * 9000).encode(),
+        ",".join(f"{word}{number}=1" for number in range(400)).encode(),
+        b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01-" + word.encode(),
+        b"\xff\xfe" + word.encode(),
+    ):
+        for name in (b"traceparent", b"tracestate", b"baggage"):
+            others = {b"traceparent": b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01", name: value}
+            told = b"".join(b"%s: %s\r\n" % each for each in others.items())
+            with open_socket(traced) as connection:
+                connection.sendall(b"GET /cameras HTTP/1.1\r\nHost: test\r\n" + told + b"\r\n")
+                assert read_answer(connection).status == 200
+    with traced.client() as client:
+        client.get("/cameras", headers={"X-Request-ID": "after-nasty"})
+    access(traced, "after-nasty")
+    assert word not in "".join(traced.log)
 
 
 def test_exemplars_name_traces(traced: Server) -> None:
