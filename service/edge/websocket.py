@@ -2,12 +2,15 @@
 
 import asyncio
 from asyncio.transports import BaseTransport
+from http import HTTPStatus
 from typing import Any, Final
 
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Frame
+from websockets.http11 import Request
 
 from service.edge.bodies import Pace
 from service.edge.errors import NoRoom
@@ -16,6 +19,7 @@ from service.edge.wire import WatchedTransport, Wire
 _MOST_FRAGMENTS: Final = 10_000
 """Of one message: each takes memory however few bytes it has, and browsers send pieces of some 100 kB."""
 
+_NO_TEXT: Final = 1007
 _POLICY_VIOLATION: Final = 1008
 _TRY_AGAIN_LATER: Final = 1013
 _SLOW: Final = "The message comes too slowly."
@@ -60,6 +64,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         if isinstance(self.transport, WatchedTransport) and self.transport.lingers:
             return
         super().data_received(data)
+        self._count_broken()
         # first, since empty pieces have no bytes that wait
         if len(self.frames) > _MOST_FRAGMENTS and not self.transport.is_closing():
             self._fail(_POLICY_VIOLATION, "The message is in too many pieces.", "malformed-request")
@@ -81,6 +86,12 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         elif not self._pace.add(len(data), now) and not self.read_paused:
             self._fail(_POLICY_VIOLATION, _SLOW)
 
+    def handle_connect(self, event: Request) -> None:
+        """Take a handshake; one that is none is answered by the library."""
+        super().handle_connect(event)
+        if self.response is not None and self.response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._wire.on_refusal("malformed-request")
+
     def handle_cont(self, event: Frame) -> None:
         """Count a message's bytes."""
         self._fragments += len(event.data)
@@ -100,6 +111,11 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         """Pass a whole message on."""
         self._fragments = 0
         self._stop_watching()
+        if self.curr_msg_data_type == "text" and not _is_utf8(b"".join(self.frames)):
+            self.frames = []
+            # the base ends it too, and writes an error with a traceback into the log, as often as a client likes
+            self._fail(_NO_TEXT, "The message is no UTF-8.", "malformed-request")
+            return
         super().send_receive_event_to_app()
 
     def _look(self) -> None:
@@ -112,6 +128,14 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
             self._fail(_POLICY_VIOLATION, _SLOW)
             return
         self._timer = self.loop.call_at(self._pace.ends, self._look)
+
+    def _count_broken(self) -> None:
+        """Count what the library ends the conversation for; the client alone can't hurt itself by going away."""
+        error = self.conn.parser_exc
+        if self._failed or not isinstance(error, PayloadTooBig | ProtocolError):
+            return
+        self._failed = True
+        self._wire.on_refusal("body-too-large" if isinstance(error, PayloadTooBig) else "malformed-request")
 
     def _stop_watching(self) -> None:
         self._pace = None
@@ -132,3 +156,11 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self.close_sent = True
         self.stop_keepalive()
         self.transport.close()
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -40,14 +40,14 @@ from starlette.websockets import WebSocketDisconnect
 from service.codec import FORMATS, encode, media_type
 from service.edge.budget import Reservation
 from service.edge.clients import client_of
-from service.edge.errors import NoRoom, RateLimited
+from service.edge.errors import NoRoom, RateLimited, Unauthorized
 from service.edge.house import house_of
 from service.edge.keys import key_of
 from service.edge.refusal import taken_subprotocol
 from service.live import Frame, Frames, TooManyWait
 from service.observation import record_of
 from service.pipeline import Ticket
-from service.problems import MalformedRequest, NotReady, response_to
+from service.problems import MalformedRequest, NotReady, name_of, response_to
 from service.quality import seam_index
 from service.routes.threads import Cancellation, Threads
 from service.scheduler import Cancelled, Job
@@ -156,6 +156,7 @@ class _Connection:
                     await self._send_problem(None, error)
                 continue
             if self._key is not None and not self._house.keys.holds(self._key):
+                self._state.metrics.rejected(name_of(Unauthorized()))
                 await self._close(_UNAUTHORIZED, "The API key is no longer valid.")
                 return
             self._came += 1

@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from tests.e2e.conftest import COMMAND, Run, Serve, Server, environment_with, noise, png
-from tests.e2e.raw import head, open_socket, read_answer, wait_until
+from tests.e2e.raw import frame, head, is_closed, open_socket, read_answer, shake_hands, wait_until
 from tests.e2e.test_edge_logs import packed
 from tests.onnx_files import write_generator
 
@@ -70,6 +70,11 @@ def test_every_line_is_json_under_good_bad_and_killed_requests(serve_session: Se
             live.send(LIGHT)
             live.send("{")
             live.recv(30)
+    for broken in (frame(b"\xff", opcode=1), frame(b"", opcode=3), frame(b"", claimed=1 << 40)):
+        with open_socket(server) as connection:
+            shake_hands(connection)
+            connection.sendall(broken)
+            assert is_closed(connection)
     with open_socket(server) as connection:  # a handshake that the library itself refuses
         connection.sendall(head("GET", "/live", connection="Upgrade", upgrade="websocket"))
         connection.recv(1000)
@@ -83,6 +88,7 @@ def test_every_line_is_json_under_good_bad_and_killed_requests(serve_session: Se
     for event in told:
         assert {"time", "level", "logger", "message"} <= event.keys()
     assert {event.get("status") for event in told} >= {200, 400, 404, 415, 500, 101, 403, 499}
+    assert not [event for event in told if "traceback" in event], "nothing here is the service's fault"
     failed = [event for event in told if event.get("problem") == "inference-failed"]
     assert failed
     assert failed[0]["tiles"] == 1

@@ -18,7 +18,7 @@ from websockets.typing import Origin
 from service.metrics import Metrics
 from service.problems import all_problems
 from tests.e2e.conftest import Serve, Server, noise, png
-from tests.e2e.raw import frame, head, open_socket, read_answer, shake_hands, wait_until
+from tests.e2e.raw import frame, head, is_closed, open_socket, read_answer, shake_hands, wait_until
 from tests.e2e.test_docs import table_under
 from tests.e2e.test_edge_logs import packed
 
@@ -221,13 +221,21 @@ def test_each_refusal_is_counted_once_by_its_reason(serve_session: Serve, identi
         live.send("no options")
         assert json.loads(live.recv(30))["problem"]["status"] == 400
         one_more("malformed-request")
+    for sent, reason in (
+        (frame(b"\0", claimed=1000), "too-slow"),
+        (frame(b"", claimed=100_001), "body-too-large"),
+        (frame(b"", opcode=3), "malformed-request"),
+        (frame(b"\xff", opcode=1), "malformed-request"),
+    ):
+        with open_socket(server) as connection:
+            shake_hands(connection)
+            connection.sendall(sent)
+            assert is_closed(connection)
+        one_more(reason)
     with open_socket(server) as connection:
-        shake_hands(connection)
-        connection.sendall(frame(b"\0", claimed=1000))
-        with suppress(OSError):
-            while connection.recv(65_536):
-                pass
-    one_more("too-slow")
+        connection.sendall(head("GET", "/live", connection="Upgrade", upgrade="websocket"))
+        assert b" 400 " in connection.recv(1000)
+    one_more("malformed-request")
     with server.client() as client:
         for _ in range(12):
             if client.post("/enhance", content=GOOD).status_code == 429:
