@@ -130,7 +130,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self._timer = self.loop.call_at(self._pace.ends, self._look)
 
     def _count_broken(self) -> None:
-        """Count what the library ends the conversation for; the client alone can't hurt itself by going away."""
+        """Count what the library ends the conversation for; who only goes away is not counted."""
         error = self.conn.parser_exc
         if self._failed or not isinstance(error, PayloadTooBig | ProtocolError):
             return
