@@ -97,7 +97,8 @@ def started(settings: Settings) -> Iterator[State]:
     """Start the service's parts without its HTTP half, and stop them in the end; a failure ends the command."""
     # its own log is for those who ask for it: a command says itself what it has to say
     if "log_level" in settings.model_fields_set:
-        set_up_log(settings.log_level, settings.log_format)
+        # and people read it, even from a file
+        set_up_log(settings.log_level, "text" if settings.log_format == "auto" else settings.log_format)
     else:
         logging.getLogger("service").addHandler(logging.NullHandler())
     state = State(settings)

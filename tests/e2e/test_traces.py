@@ -76,7 +76,8 @@ def test_header_metrics_log_and_spans_tell_the_same(traced: Server, received: Co
     def sums() -> dict[str, float]:
         with traced.client() as client:
             text = client.get("/metrics").text
-        return {n: float(v) for n, v in re.findall(r'pix2dslr_stage_seconds_sum{stage="(\w+)"} (\S+)', text)}
+        found = re.findall(r'pix2dslr_(?:stage|request)_seconds_sum{(?:stage|route)="([\w/]+)"} (\S+)', text)
+        return {name: float(value) for name, value in found}
 
     before, (trace, span, headers) = sums(), parent()
     began = time.time()
@@ -84,6 +85,7 @@ def test_header_metrics_log_and_spans_tell_the_same(traced: Server, received: Co
         answer = client.post("/enhance", content=PICTURE, headers={**headers, "X-Request-ID": "same"})
     assert answer.status_code == 200
     ended = time.time()
+    line = access(traced, "same")
     after = sums()
     told = {name: float(ms) / 1000 for name, ms in re.findall(r"(\w+);dur=([\d.]+)", answer.headers["server-timing"])}
     assert list(told) == [*STAGES, "total"]
@@ -103,8 +105,8 @@ def test_header_metrics_log_and_spans_tell_the_same(traced: Server, received: Co
     assert at["queue"].end_ns <= at["inference"].end_ns <= at["blend"].end_ns <= at["encode"].start_ns
     assert began <= root.start <= ended
     assert root.start + told["total"] <= root.end <= ended + 5  # its last byte may be read before it is told
-    line = access(traced, "same")
     assert line["trace_id"] == trace
+    assert after["/enhance"] - before.get("/enhance", 0.0) == pytest.approx(line["seconds"], abs=1e-6)
     assert line["seconds"] == pytest.approx(root.end - root.start, abs=2e-6)
     assert told["total"] <= line["seconds"]
     assert (root.parent, root.name, root.failed) == (span, "POST /enhance", False)
