@@ -35,7 +35,7 @@ class RequestId:
         token = telemetry.request_id.set(identity)
 
         async def send_with_id(message: Message) -> None:
-            if message["type"] in ("http.response.start", "websocket.accept"):
+            if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
                 message.setdefault("headers", [])
                 MutableHeaders(scope=message)["X-Request-ID"] = identity
             await send(message)
@@ -61,7 +61,7 @@ class CountRequests:
 
         async def send_and_look(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
             elif message["type"] == "websocket.accept":
                 status = 101

@@ -146,13 +146,17 @@ def serve(app: FastAPI, host: str, port: int) -> int:
     if most < settings.max_connections:
         log.warning("no more than %d connections: the process may not open more files", most)
     listener = _listen(host, port)
-    config = _config(app, settings, house.wire(settings, most))
+
+    def draining() -> bool:
+        return state.draining
+
+    config = _config(app, settings, house.wire(settings, most, draining))
     beside = None
     if settings.metrics_port is not None:
         probes = _listen(settings.metrics_host or host, settings.metrics_port)
         log.info("metrics and health on %s", _shown(settings.metrics_host or host, probes))
         beside = (
-            _Beside(_config(create_probes_app(app), settings, house.wire(settings, _MOST_PROBES), lifespan="off")),
+            _Beside(_config(create_probes_app(app), settings, house.wire(settings, _MOST_PROBES, draining), "off")),
             probes,
         )
     log.info("listening on %s%s", _shown(host, listener), " (API reference: /docs)" if settings.docs else "")

@@ -1,5 +1,6 @@
 """What the edge of one app remembers: its keys, what clients used of their limits, the room for bodies."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
@@ -34,8 +35,8 @@ class House:
             ByteBudget(settings.max_buffered_bytes),
         )
 
-    def wire(self, settings: Settings, max_connections: int) -> Wire:
-        """Return what the connections of a listener share."""
+    def wire(self, settings: Settings, max_connections: int, draining: Callable[[], bool]) -> Wire:
+        """Return what the connections of a listener share; `draining` says whether the service ends soon."""
         return Wire(
             max_connections,
             settings.header_timeout_s,
@@ -43,6 +44,7 @@ class House:
             settings.send_timeout_s,
             settings.min_rate,
             self.budget,
+            draining,
         )
 
 

@@ -25,6 +25,7 @@ class Wire:
         body_timeout_s, send_timeout_s: seconds of each span in which `min_rate` has to be kept, in and out.
         min_rate: bytes a second.
         budget: of the bytes that WebSockets hold of messages that are not whole yet.
+        draining: whether the service ends soon, so that no connection is worth keeping.
         lingering: connections that are told no more and only wait to be closed.
     """
 
@@ -34,6 +35,7 @@ class Wire:
     send_timeout_s: float
     min_rate: int
     budget: ByteBudget
+    draining: Callable[[], bool]
     lingering: set["WatchedTransport"] = field(default_factory=set)
 
 

@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.e2e.conftest import pixels_of
+from tests.e2e.conftest import Server, pixels_of
 
 SHIPPED: Final = Path(__file__).parents[2] / "deploy" / "nginx"
 _PATH: Final = f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin"
@@ -29,21 +29,14 @@ needs_nginx = pytest.mark.skipif(PROGRAM is None, reason="no nginx: apt-get inst
 
 
 @dataclass
-class Nginx:
-    """A running nginx; `url` and `client` are those of a `Server`.
+class Nginx(Server):
+    """A running nginx, asked as the service itself is.
 
     Attributes:
-        process: its master.
-        url: where it listens.
         folder: all that it writes.
     """
 
-    process: subprocess.Popen[bytes]
-    url: str
-    folder: Path
-
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=120, trust_env=False)
+    folder: Path = Path()
 
     def lines(self) -> list[dict[str, str]]:
         """What its access log has."""
@@ -75,7 +68,7 @@ def render(folder: Path, port: int, replicas: Sequence[str]) -> Path:
     """
     text = (SHIPPED / "nginx.conf").read_text()
     for shipped, here in (
-        (" /tmp/", f" {folder}/"),  # noqa: S108  a container's own
+        (" /tmp/", f" {folder}/"),
         ("listen 8080 ", f"listen 127.0.0.1:{port} "),
         ("access_log /dev/stdout ", f"access_log {folder}/access.log "),
     ):
@@ -99,10 +92,9 @@ def running_nginx(folder: Path, replicas: Sequence[str]) -> Iterator[Nginx]:
     configuration = render(folder, port, replicas)
     # started by root it would give its workers another user, who may not write here
     more = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
-    with (folder / "error.log").open("wb") as errors:
-        process = subprocess.Popen(
-            [PROGRAM, "-p", str(folder), "-c", str(configuration), "-e", "stderr", "-g", more], stderr=errors
-        )
+    command = [PROGRAM, "-p", str(folder), "-c", str(configuration), "-e", "stderr", "-g", more]
+    with (folder / "error.log").open("w") as errors:
+        process = subprocess.Popen(command, stderr=errors, text=True)
         try:
             deadline = time.monotonic() + 30
             while True:
@@ -113,7 +105,7 @@ def running_nginx(folder: Path, replicas: Sequence[str]) -> Iterator[Nginx]:
                     break
                 except ConnectionRefusedError:
                     time.sleep(0.02)
-            yield Nginx(process, f"http://127.0.0.1:{port}", folder)
+            yield Nginx(process, f"http://127.0.0.1:{port}", folder=folder)
         finally:
             process.terminate()
             try:

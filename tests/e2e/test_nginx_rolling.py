@@ -19,7 +19,7 @@ pytestmark = needs_nginx
 
 CLIENTS = 6
 QUICK = {"threads": 1, "decode_workers": 2, "batch_sizes": "[1,2,4]"}
-PICTURES = [png(noise(height, width, height)) for height, width in ((100, 100), (250, 400), (500, 300), (30, 900))]
+PICTURES = [png(noise(height, width, height)) for height, width in ((100, 100), (250, 400), (300, 300), (30, 900))]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,12 @@ def answered_by(replica: Server, nginx: Nginx) -> int:
     return sum(line["tried"].endswith(replica.url.removeprefix("http://")) for line in nginx.lines())
 
 
+def wait_for_answers(replica: Server, nginx: Nginx) -> None:
+    """Wait until nginx gets answers of a replica that it had none of since."""
+    before = answered_by(replica, nginx)
+    wait_until(lambda: answered_by(replica, nginx) > before)
+
+
 def test_rolling_restart_under_load(
     serve_session: Serve, slow_folder: Path, replicas: list[Server], nginx: Nginx
 ) -> None:
@@ -65,13 +71,15 @@ def test_rolling_restart_under_load(
         clients.wait_for(CLIENTS)
         for place, old in enumerate(replicas):
             old.process.send_signal(signal.SIGTERM)
-            # while the other one does its work
+            old.wait_for("SIGTERM: requests to finish: [1-9]")
+            # while the other one does its work; it is asked for WebSockets too, though the old one has fewer of them
+            with open_live(nginx) as live:
+                live.send(PICTURES[0])
+                assert live.until("result", "problem")["type"] == "result"
             clients.wait_for(CLIENTS)
             assert old.process.wait(120) == 0
             replicas[place] = serve_session(models=slow_folder, port=httpx.URL(old.url).port or 0, **QUICK)
-            before = answered_by(replicas[place], nginx)
-            clients.wait_for(CLIENTS)
-            wait_until(lambda: answered_by(replicas[place], nginx) > before)
+            wait_for_answers(replicas[place], nginx)
     tell("rolling restart of two replicas", nginx, clients)
     assert clients.failures == []
     assert clients.told.keys() == {200}
@@ -80,7 +88,11 @@ def test_rolling_restart_under_load(
 
 def test_a_killed_replica_costs_only_its_own(replicas: list[Server], nginx: Nginx) -> None:
     killed, other = replicas
-    with Clients(nginx.url, PICTURES).sending(CLIENTS) as clients, open_live(killed) as on_killed, open_live(other) as on:
+    with (
+        Clients(nginx.url, PICTURES).sending(CLIENTS) as clients,
+        open_live(killed) as on_killed,
+        open_live(other) as on,
+    ):
         clients.wait_for(CLIENTS)
         wait_until(lambda: killed.metric("pix2dslr_requests_in_flight") > 3)  # the WebSocket and the asking are two
         under_way = int(killed.metric("pix2dslr_requests_in_flight")) - 2
