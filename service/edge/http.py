@@ -25,8 +25,8 @@ class GuardedHttp(H11Protocol):
     """One connection.
 
     What it adds to its base: a deadline for each request's head, which uvicorn has none for; a bound on connections;
-    `Connection: close` on an answer that comes before the body has, after which the rest is not drained for ever, and on
-    all while the service drains, so that nobody sends the next request to where nothing listens any more; an end for
+    `Connection: close` on an answer that comes before the body has, after which the rest is not drained for ever, and
+    on all while the service drains, so that nobody sends the next request to where nothing listens any more; an end for
     who does not read; and problems where uvicorn answers in plain text.
     """
 
