@@ -60,11 +60,10 @@ def free_port() -> int:
         return port
 
 
-def render(folder: Path, port: int, replicas: Sequence[str]) -> Path:
-    """Write the shipped configuration for loopback; return its path.
+def render(folder: Path, port: int, upstream: str) -> Path:
+    """Write the shipped configuration for loopback, but for upstream.conf; return its path.
 
-    Only where it listens and writes differs, and how it finds replicas: by their addresses, since there is no Docker
-    here to ask.
+    Only where it listens and writes differs.
     """
     text = (SHIPPED / "nginx.conf").read_text()
     for shipped, here in (
@@ -74,22 +73,32 @@ def render(folder: Path, port: int, replicas: Sequence[str]) -> Path:
     ):
         assert shipped in text
         text = text.replace(shipped, here)
-    found_by_name = re.compile(r"^    server (\S+) resolve( .*)?;$", re.MULTILINE)
-    upstream = re.sub(r"^resolver .*\n", "", (SHIPPED / "upstream.conf").read_text(), flags=re.MULTILINE)
-    servers = "\n".join(f"    server {url.removeprefix('http://')}\\2;" for url in replicas)
-    upstream, count = found_by_name.subn(servers, upstream)
-    assert count == 1
     (folder / "upstream.conf").write_text(upstream)
     (folder / "nginx.conf").write_text(text)
     return folder / "nginx.conf"
 
 
+def upstream_of(replicas: Sequence[str]) -> str:
+    """The shipped upstream.conf with replicas by their addresses, since there is no Docker here to ask for the name."""
+    found_by_name = re.compile(r"^    server (\S+) resolve( .*)?;$", re.MULTILINE)
+    upstream = re.sub(r"^resolver .*\n", "", (SHIPPED / "upstream.conf").read_text(), flags=re.MULTILINE)
+    servers = "\n".join(f"    server {url.removeprefix('http://')}\\2;" for url in replicas)
+    upstream, count = found_by_name.subn(servers, upstream)
+    assert count == 1
+    return upstream
+
+
 @contextmanager
-def running_nginx(folder: Path, replicas: Sequence[str]) -> Iterator[Nginx]:
-    """Start nginx in front of replicas, and stop it again."""
+def running_nginx(folder: Path, replicas: Sequence[str] | str) -> Iterator[Nginx]:
+    """Start nginx in front of replicas, and stop it again.
+
+    Args:
+        folder: for all that it writes.
+        replicas: their addresses, or a whole upstream.conf.
+    """
     assert PROGRAM is not None
     port = free_port()
-    configuration = render(folder, port, replicas)
+    configuration = render(folder, port, replicas if isinstance(replicas, str) else upstream_of(replicas))
     # started by root it would give its workers another user, who may not write here
     more = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
     command = [PROGRAM, "-p", str(folder), "-c", str(configuration), "-e", "stderr", "-g", more]
