@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+import onnxruntime
 import pytest
 import yaml
 
@@ -225,6 +226,34 @@ def test_labels_say_what_the_package_says() -> None:
         "version": PROJECT["version"],
         "licenses": PROJECT["license"],
     }
+
+
+def test_what_builds_the_image_is_pinned() -> None:
+    (command,) = [rest for name, rest in INSTRUCTIONS if name == "RUN" and "cyclonedx-bom" in rest]
+    names = re.findall(r"pip install -c constraints.txt ((?:[a-z-]+ ?)+)$", command)[0].split()
+    pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert names
+    assert set(names) <= pinned
+
+
+def test_what_the_image_leaves_out_is_what_the_wheel_holds() -> None:
+    """A name that changed would leave its file in the image, and nobody would see."""
+    (command,) = [rest for name, rest in INSTRUCTIONS if name == "RUN" and "libonnxruntime" in rest]
+    inside = next(iter(onnxruntime.__path__))
+    named = re.findall(r"rm -rf (capi/libonnxruntime[.\w*]+) ([a-z ]+)\)", command)
+    ((library, folders),) = named
+    for pattern in (library, *folders.split(), *re.findall(r"onnxruntime/(\S+\.so)", command)):
+        found = list(Path(inside).glob(pattern))
+        assert found or "providers" in pattern, pattern  # those are in the builds for a GPU alone
+    source = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
+    assert not re.search(rf"onnxruntime\.({'|'.join(folders.split())})", source)
+
+
+def test_the_image_has_its_bill_of_materials() -> None:
+    (command,) = [rest for name, rest in INSTRUCTIONS if name == "RUN" and "cyclonedx_py" in rest]
+    (path,) = re.findall(r"--output-file (\S+)", command)
+    assert path.startswith("/opt/venv/"), "which alone the final stage takes"
+    assert path in (ROOT / "Makefile").read_text()
 
 
 def test_the_final_stage_takes_the_environment_alone() -> None:
