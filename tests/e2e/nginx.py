@@ -89,16 +89,21 @@ def upstream_of(replicas: Sequence[str]) -> str:
 
 
 @contextmanager
-def running_nginx(folder: Path, replicas: Sequence[str] | str) -> Iterator[Nginx]:
+def running_nginx(folder: Path, replicas: Sequence[str] | str, **directives: str) -> Iterator[Nginx]:
     """Start nginx in front of replicas, and stop it again.
 
     Args:
         folder: for all that it writes.
         replicas: their addresses, or a whole upstream.conf.
+        directives: to be other than they ship.
     """
     assert PROGRAM is not None
     port = free_port()
     configuration = render(folder, port, replicas if isinstance(replicas, str) else upstream_of(replicas))
+    for name, value in directives.items():
+        text, count = re.subn(rf"\b{name} [^;]+;", f"{name} {value};", configuration.read_text())
+        assert count == 1
+        configuration.write_text(text)
     # started by root it would give its workers another user, who may not write here
     more = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
     command = [PROGRAM, "-p", str(folder), "-c", str(configuration), "-e", "stderr", "-g", more]

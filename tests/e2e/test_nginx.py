@@ -158,7 +158,7 @@ def test_without_any_replica_clients_are_told_to_come_back(tmp_path: Path) -> No
         refused = client.post("/enhance", files={"image": GOOD})
         problem(refused, "not-ready", 503)
         assert int(refused.headers["retry-after"]) >= 1
-        assert nobody.line_of(refused.headers["x-request-id"])["answered"] == "502, 502"
+        assert nobody.line_of(refused.headers["x-request-id"])["answered"] == "502, 502 : 502, 502"
 
 
 def test_a_replica_that_loads_or_drains_is_passed_over(
