@@ -76,7 +76,7 @@ image:
 
 # what the image holds: CycloneDX, made while it was built
 sbom: image
-	docker compose run --rm --no-deps -T pix2dslr cat /opt/venv/share/sbom/pix2dslr.cdx.json > pix2dslr.cdx.json
+	docker run --rm pix2dslr:cpu cat /opt/venv/share/sbom/pix2dslr.cdx.json > pix2dslr.cdx.json
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
