@@ -1,6 +1,7 @@
 # The service's image, without torch.
 #   BASE_IMAGE  any image with Python 3.11 or newer and pip
 #   EXTRAS      cpu, or cuda: adds the CUDA libraries (the driver comes from the host)
+#   REVISION    the commit that it is built from, for its label
 ARG BASE_IMAGE=python:3.12-slim
 
 FROM ${BASE_IMAGE} AS build
@@ -17,22 +18,40 @@ RUN --mount=type=cache,target=/root/.cache/pip \
         project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
         print(*project["dependencies"], *project["optional-dependencies"][sys.argv[1]], sep="\n")' \
         "$EXTRAS" > requirements.txt \
- && python -m pip --python /opt/venv/bin/python install -c constraints.txt -c constraints-cuda.txt -r requirements.txt \
- && python -m pip install -c constraints.txt hatchling
-# onnxruntime-gpu runs on the CPU without its CUDA kernels, 284 MB
-RUN [ "$EXTRAS" = cuda ] || rm -f /opt/venv/lib/python*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so
+ && python -m pip --python /opt/venv/bin/python install --no-compile \
+        -c constraints.txt -c constraints-cuda.txt -r requirements.txt \
+ && python -m pip install -c constraints.txt hatchling cyclonedx-bom
 
 COPY . .
 # --no-index: what the layer above forgot fails here instead of being fetched unpinned
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
- && python -m pip --python /opt/venv/bin/python install --no-index --find-links dist "pix2dslr[$EXTRAS]"
+ && python -m pip --python /opt/venv/bin/python install --no-compile --no-index --find-links dist "pix2dslr[$EXTRAS]"
+
+# What nothing here uses goes: ONNX Runtime's C library (Python's module has it within) and its tools for making models,
+# tests, type stubs. onnxruntime-gpu runs on the CPU without its CUDA and TensorRT kernels.
+RUN cd /opt/venv/lib/python3*/site-packages \
+ && (cd onnxruntime && rm -rf capi/libonnxruntime.so.* datasets quantization tools transformers) \
+ && { [ "$EXTRAS" = cuda ] || rm -f onnxruntime/capi/libonnxruntime_providers_cuda.so \
+        onnxruntime/capi/libonnxruntime_providers_tensorrt.so; } \
+ && find . -type d -name tests -prune -exec rm -rf {} + \
+ && find . -name '*.pyi' -delete \
+# compiled once, here: the image can't write them, and nothing changes in it. Without the time in them two builds agree
+ && python -m compileall -q -j 0 --invalidation-mode unchecked-hash .
+# what is in it, for whoever watches for holes
+RUN mkdir -p /opt/venv/share/sbom \
+ && python -m cyclonedx_py environment /opt/venv/bin/python --pyproject /build/pyproject.toml --mc-type application \
+        --output-reproducible --output-format JSON --output-file /opt/venv/share/sbom/pix2dslr.cdx.json
 
 
 # No apt packages: the wheels need libstdc++, libgcc and zlib alone, which every Debian image has for apt and dpkg.
 FROM ${BASE_IMAGE}
+ARG BASE_IMAGE
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="pix2dslr" \
       org.opencontainers.image.description="Photos from cheap cameras, enhanced towards a DSLR's: the HTTP service" \
       org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/venv /opt/venv
 # The root file system may be read-only: uploads stay in memory.

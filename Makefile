@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 MINUTES ?= 10
 
-.PHONY: serve test lint format fuzz audit bench model model-iphone model-blackberry model-sony image clean
+.PHONY: serve test lint format fuzz audit bench model model-iphone model-blackberry model-sony image sbom clean
 
 serve: .venv/.serve
 	$(BIN)/pix2dslr serve --host $(HOST) --port $(PORT)
@@ -72,7 +72,11 @@ model-blackberry model-sony: model-%: $(RUNS)/iphone-distil/report.html
 	$(EXPORT) export $(RUNS)/$*/checkpoint.pt service/models/$*.onnx --tiles $(DATA)/dped/pairs/iphone/iphone
 
 image:
-	docker compose build
+	docker compose build --build-arg REVISION=$$(git rev-parse HEAD)
+
+# what the image holds: CycloneDX, made while it was built
+sbom: image
+	docker run --rm pix2dslr:cpu cat /opt/venv/share/sbom/pix2dslr.cdx.json > pix2dslr.cdx.json
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz

@@ -37,7 +37,7 @@ class RequestId:
         token = telemetry.request_id.set(identity)
 
         async def send_with_id(message: Message) -> None:
-            if message["type"] in ("http.response.start", "websocket.accept"):
+            if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
                 message.setdefault("headers", [])
                 MutableHeaders(scope=message)["X-Request-ID"] = identity
             await send(message)

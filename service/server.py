@@ -147,14 +147,18 @@ def serve(app: FastAPI, host: str, port: int) -> int:
         log.warning("no more than %d connections: the process may not open more files", most)
     listener = _listen(host, port)
     refused = state.metrics.rejected
-    config = _config(app, settings, house.wire(settings, most, refused))
+
+    def draining() -> bool:
+        return state.draining
+
+    config = _config(app, settings, house.wire(settings, most, refused, draining))
     beside = None
     if settings.metrics_port is not None:
         probes = _listen(settings.metrics_host or host, settings.metrics_port)
         log.info("metrics and health on %s", _shown(settings.metrics_host or host, probes))
         beside = (
             _Beside(
-                _config(create_probes_app(app), settings, house.wire(settings, _MOST_PROBES, refused), lifespan="off")
+                _config(create_probes_app(app), settings, house.wire(settings, _MOST_PROBES, refused, draining), "off")
             ),
             probes,
         )

@@ -1,6 +1,7 @@
 """The image, the compose files and CI against the service's own settings and its Makefile, without a Docker engine."""
 
 import fnmatch
+import ipaddress
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+import onnxruntime
 import pytest
 import yaml
 
@@ -26,8 +28,12 @@ DEPLOYMENTS: Final = {
     "image": [],
     "compose": ["docker-compose.yml"],
     "gpu": ["docker-compose.yml", "docker-compose.gpu.yml"],
+    "scale": ["docker-compose.yml", "docker-compose.scale.yml"],
+    "gpu scale": ["docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.scale.yml"],
 }
-WITH_COMPOSE: Final = ["compose", "gpu"]
+OURS: Final = {name: ["pix2dslr", "nginx"] if "scale" in name else ["pix2dslr"] for name in DEPLOYMENTS}
+WITH_COMPOSE: Final = [name for name in DEPLOYMENTS if name != "image"]
+BALANCED: Final = [name for name in DEPLOYMENTS if "scale" in name]
 
 Tree = dict[str, Any]
 Instruction = tuple[str, str]
@@ -60,17 +66,33 @@ def health_check() -> tuple[dict[str, str], list[str]]:
     return pairs_of(options.replace("--", "")), arguments
 
 
+class ComposeLoader(yaml.SafeLoader):
+    """YAML with compose's own tag: `!reset` takes away what the files before say."""
+
+
+class Reset:
+    """Stands where `!reset` does."""
+
+
+ComposeLoader.add_multi_constructor("!reset", lambda *_: Reset())
+
+
 def merge(base: Tree, overlay: Tree) -> Tree:
     """Merge as compose does with mappings; neither file's lists meet."""
     both = {name: merge(base[name], overlay[name]) for name in base.keys() & overlay if isinstance(base[name], dict)}
-    return {**base, **overlay, **both}
+    return {name: value for name, value in {**base, **overlay, **both}.items() if not isinstance(value, Reset)}
 
 
-def service_of(deployment: str) -> Tree:
+def services_of(deployment: str) -> Tree:
     merged: Tree = {}
     for name in DEPLOYMENTS[deployment]:
-        merged = merge(merged, yaml.safe_load((ROOT / name).read_text()))
-    service: Tree = merged.get("services", {}).get("pix2dslr", {})
+        merged = merge(merged, yaml.load((ROOT / name).read_text(), ComposeLoader))  # noqa: S506  a safe one
+    services: Tree = merged.get("services", {})
+    return services
+
+
+def service_of(deployment: str, name: str = "pix2dslr") -> Tree:
+    service: Tree = services_of(deployment).get(name, {})
     return service
 
 
@@ -105,7 +127,7 @@ def test_every_variable_is_a_setting(deployment: str) -> None:
 
 def test_settings_of_each_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
     devices = {name: settings_of(name, monkeypatch).device for name in DEPLOYMENTS}
-    assert devices == {"image": "auto", "compose": "cpu", "gpu": "cuda"}
+    assert devices == {"image": "auto", "compose": "cpu", "gpu": "cuda", "scale": "cpu", "gpu scale": "cuda"}
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)
@@ -113,7 +135,12 @@ def test_ports_agree(deployment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(deployment, monkeypatch)
     assert settings.host == "0.0.0.0"  # noqa: S104  inside a container
     assert of_image("EXPOSE") == str(settings.port)
-    if deployment in WITH_COMPOSE:
+    if deployment in BALANCED:
+        assert "ports" not in service_of(deployment), "several replicas can't have one port of the host"
+        (port,) = re.findall(r"^\s*listen (\d+)", (ROOT / "deploy/nginx/nginx.conf").read_text(), re.MULTILINE)
+        assert service_of(deployment, "nginx")["ports"] == [f"${{PORT:-8000}}:{port}"]
+        assert f":{port}/readyz" in service_of(deployment, "nginx")["healthcheck"]["test"][-1]
+    elif deployment in WITH_COMPOSE:
         assert service_of(deployment)["ports"] == [f"${{PORT:-8000}}:{settings.port}"]
 
 
@@ -123,14 +150,50 @@ def test_stopping_waits_for_the_drain(deployment: str, monkeypatch: pytest.Monke
     assert seconds(service_of(deployment)["stop_grace_period"]) >= drain + 5
 
 
-@pytest.mark.parametrize("deployment", WITH_COMPOSE)
-def test_compose_takes_every_privilege_away(deployment: str) -> None:
-    service = service_of(deployment)
+@pytest.mark.parametrize("deployment", BALANCED)
+def test_stopping_waits_for_nginx(deployment: str) -> None:
+    text = (ROOT / "deploy/nginx/nginx.conf").read_text()
+    (finishing,) = re.findall(r"^worker_shutdown_timeout (\w+);", text, re.MULTILINE)
+    assert seconds(service_of(deployment, "nginx")["stop_grace_period"]) >= seconds(finishing) + 5
+
+
+@pytest.mark.parametrize("deployment", BALANCED)
+def test_nginx_has_its_files_and_believed_networks(deployment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    nginx = service_of(deployment, "nginx")
+    for volume in nginx["volumes"]:
+        source, target, how = volume.split(":")
+        assert (ROOT / source).is_file()
+        assert (target, how) == (f"/etc/nginx/{Path(source).name}", "ro")
+    assert int(nginx["user"].partition(":")[0]) > 0
+    version = [int(part) for part in re.findall(r"\d+", nginx["image"])]
+    assert version >= [1, 28], "1.27.3 brought `resolve`; 1.28 was the first stable one with it"
+    trusted = [ipaddress.ip_network(each) for each in settings_of(deployment, monkeypatch).trusted_proxies]
+    assert all(network.is_private for network in trusted)
+
+
+@pytest.mark.parametrize(("deployment", "name"), [(each, name) for each in WITH_COMPOSE for name in OURS[each]])
+def test_compose_takes_every_privilege_away(deployment: str, name: str) -> None:
+    service = service_of(deployment, name)
     assert service["read_only"] is True
-    assert service["tmpfs"] == ["/tmp"]  # noqa: S108  a container's own
+    assert [place.partition(":")[0] for place in service["tmpfs"]] == ["/tmp"]  # noqa: S108  a container's own
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert not service.keys() & {"user", "privileged", "cap_add", "healthcheck", "command", "entrypoint"}
+    assert not service.keys() & {"privileged", "cap_add", "command", "entrypoint"}
+    if name == "pix2dslr":  # what its image says
+        assert not service.keys() & {"user", "healthcheck"}
+
+
+@pytest.mark.parametrize(("deployment", "name"), [(each, name) for each in WITH_COMPOSE for name in OURS[each]])
+def test_compose_bounds_memory_processes_and_logs(deployment: str, name: str) -> None:
+    service = service_of(deployment, name)
+    assert {"memory", "pids"} <= service["deploy"]["resources"]["limits"].keys()
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+def test_bodies_take_a_part_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = service_of("compose")["deploy"]["resources"]["limits"]["memory"]
+    (gibibytes,) = re.findall(r"^\$\{MEMORY:-(\d+)g\}$", limit)
+    assert settings_of("compose", monkeypatch).max_buffered_bytes <= int(gibibytes) * (1 << 30) // 4
 
 
 def test_the_gpu_overlay_has_an_image_of_its_own() -> None:
@@ -139,7 +202,7 @@ def test_the_gpu_overlay_has_an_image_of_its_own() -> None:
     assert cpu["build"]["args"] == {"EXTRAS": "cpu"}
     assert gpu["build"]["args"] == {"EXTRAS": "cuda"}
     assert {"cpu", "cuda"} <= PROJECT["optional-dependencies"].keys()
-    assert "deploy" not in cpu
+    assert "reservations" not in cpu["deploy"]["resources"]
     assert gpu["deploy"]["resources"]["reservations"]["devices"] == [
         {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
     ]
@@ -163,6 +226,34 @@ def test_labels_say_what_the_package_says() -> None:
         "version": PROJECT["version"],
         "licenses": PROJECT["license"],
     }
+
+
+def test_what_builds_the_image_is_pinned() -> None:
+    (command,) = [rest for name, rest in INSTRUCTIONS if name == "RUN" and "cyclonedx-bom" in rest]
+    names = re.findall(r"pip install -c constraints.txt ((?:[a-z-]+ ?)+)$", command)[0].split()
+    pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert names
+    assert set(names) <= pinned
+
+
+def test_what_the_image_leaves_out_is_what_the_wheel_holds() -> None:
+    """A name that changed would leave its file in the image, and nobody would see."""
+    (command,) = [rest for name, rest in INSTRUCTIONS if name == "RUN" and "libonnxruntime" in rest]
+    inside = next(iter(onnxruntime.__path__))
+    named = re.findall(r"rm -rf (capi/libonnxruntime[.\w*]+) ([a-z ]+)\)", command)
+    ((library, folders),) = named
+    for pattern in (library, *folders.split(), *re.findall(r"onnxruntime/(\S+\.so)", command)):
+        found = list(Path(inside).glob(pattern))
+        assert found or "providers" in pattern, pattern  # those are in the builds for a GPU alone
+    source = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
+    assert not re.search(rf"onnxruntime\.({'|'.join(folders.split())})", source)
+
+
+def test_the_image_has_its_bill_of_materials() -> None:
+    (command,) = [rest for name, rest in INSTRUCTIONS if name == "RUN" and "cyclonedx_py" in rest]
+    (path,) = re.findall(r"--output-file (\S+)", command)
+    assert path.startswith("/opt/venv/"), "which alone the final stage takes"
+    assert path in (ROOT / "Makefile").read_text()
 
 
 def test_the_final_stage_takes_the_environment_alone() -> None:
@@ -269,15 +360,30 @@ def test_ci_runs_on_the_oldest_python() -> None:
     assert PROJECT["requires-python"] == f">={pythons[0]}"
 
 
+def compose_program() -> list[str]:
+    """The command of Docker Compose 2, as a plug-in or by itself."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]):
+            said = subprocess.run([*command, "version", "--short"], capture_output=True, text=True, check=False)
+            if said.returncode == 0 and int(said.stdout.strip().removeprefix("v").partition(".")[0]) >= 2:
+                return command
+    pytest.skip(
+        "no Docker Compose 2 (apt-get install docker-compose, from Debian 13 on); others read the files without"
+    )
+
+
 @pytest.mark.parametrize("deployment", WITH_COMPOSE)
 def test_compose_reads_them_as_we_do(deployment: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not shutil.which("docker") or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
-        pytest.skip("no docker compose; the tests above read the files without it")
     monkeypatch.setenv("PORT", "8123")
     files = [word for name in DEPLOYMENTS[deployment] for word in ("--file", name)]
-    command = ["docker", "compose", *files, "config", "--format", "json"]
+    command = [*compose_program(), *files, "config", "--format", "json"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    service, ours = json.loads(said)["services"]["pix2dslr"], service_of(deployment)
+    services = json.loads(said)["services"]
+    assert services.keys() == set(OURS[deployment])
+    service, ours = services["pix2dslr"], service_of(deployment)
     for name in ("image", "environment", "read_only", "tmpfs", "cap_drop", "security_opt", "restart"):
         assert service[name] == ours[name]
-    assert [(port["published"], port["target"]) for port in service["ports"]] == [("8123", int(of_image("EXPOSE")))]
+    entrance = services["nginx"] if deployment in BALANCED else service
+    assert [port["published"] for port in entrance["ports"]] == ["8123"]
+    assert deployment not in BALANCED or "ports" not in service
+    assert service["deploy"]["resources"]["limits"]["memory"] == str(4 << 30)

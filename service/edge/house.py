@@ -35,7 +35,13 @@ class House:
             ByteBudget(settings.max_buffered_bytes),
         )
 
-    def wire(self, settings: Settings, max_connections: int, on_refusal: Callable[[str], None]) -> Wire:
+    def wire(
+        self,
+        settings: Settings,
+        max_connections: int,
+        on_refusal: Callable[[str], None],
+        draining: Callable[[], bool],
+    ) -> Wire:
         """Return what the connections of a listener share; the last two are as `Wire` has them."""
         return Wire(
             max_connections,
@@ -45,6 +51,7 @@ class House:
             settings.min_rate,
             self.budget,
             on_refusal,
+            draining,
         )
 
 

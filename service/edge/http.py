@@ -28,8 +28,9 @@ class GuardedHttp(H11Protocol):
     """One connection.
 
     What it adds to its base: a deadline for each request's head, which uvicorn has none for; a bound on connections;
-    `Connection: close` on an answer that comes before the body has, after which the rest is not drained for ever; an
-    end for who does not read; and problems where uvicorn answers in plain text.
+    `Connection: close` on an answer that comes before the body has, after which the rest is not drained for ever, and
+    on all while the service drains, so that nobody sends the next request to where nothing listens any more; an end for
+    who does not read; and problems where uvicorn answers in plain text.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class GuardedHttp(H11Protocol):
         cycle = self.cycle
 
         async def send_and_end(message: Message) -> None:
-            if message["type"] == "http.response.start" and cycle.more_body:
+            if message["type"] == "http.response.start" and (cycle.more_body or self._wire.draining()):
                 message = {**message, "headers": [*message.get("headers", ()), CLOSE_HEADER]}
             await send(message)
 

@@ -3,6 +3,7 @@
 import json
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from service.problems import PROBLEM, response_to
@@ -25,13 +26,18 @@ async def refuse(error: Exception, scope: Scope, receive: Receive, send: Send) -
     """Answer a request with the problem that an exception is.
 
     A WebSocket is accepted and closed again with a code and the detail: a browser tells its page neither the status nor
-    the body of a refused handshake.
+    the body of a refused handshake. But where a proxy stands between and the service is not ready, the handshake is
+    refused: a load balancer then asks another replica, while of an accepted one it learns nothing, and would choose the
+    replica again and again for having the fewest connections.
     """
     response = response_to(error)
     if scope["type"] == "http":
         await response(scope, receive, send)
         return
     await receive()
+    if response.status_code == 503 and "x-forwarded-for" in Headers(scope=scope):
+        await response(scope, receive, send)
+        return
     reason = str(json.loads(bytes(response.body))["detail"]).encode()[:_LONGEST_REASON].decode(errors="ignore")
     code = _CLOSE_CODES.get(response.status_code, _POLICY_VIOLATION)
     await send({"type": "websocket.accept", "subprotocol": taken_subprotocol(scope)})

@@ -26,6 +26,7 @@ class Wire:
         min_rate: bytes a second.
         budget: of the bytes that WebSockets hold of messages that are not whole yet.
         on_refusal: told the last part of the problem's type of what is refused outside of any request.
+        draining: whether the service ends soon, so that no connection is worth keeping.
         lingering: connections that are told no more and only wait to be closed.
     """
 
@@ -36,6 +37,7 @@ class Wire:
     min_rate: int
     budget: ByteBudget
     on_refusal: Callable[[str], None] = lambda _: None
+    draining: Callable[[], bool] = lambda: False
     lingering: set["WatchedTransport"] = field(default_factory=set)
 
 

@@ -147,8 +147,8 @@ export class Service {
           : await this.#post(file, options, signal, onProgress);
         return { blob, facts: { ...facts, round_trip: (performance.now() - start) / 1000 } };
       } catch (error) {
-        // not even HTTP: a WebSocket may well come through once the service is back
-        if (error instanceof Problem && error.type === "unreachable") this.#noSocket = false;
+        // not even HTTP, or told by it to wait: a WebSocket may well come through once the service is back
+        if (error instanceof Problem && ["unreachable", "not-ready"].includes(error.type)) this.#noSocket = false;
         const busy = error instanceof Problem && error.retryAfter > 0;
         if (!busy || attempt === TRIES) throw error;
         onWait(error);

@@ -1,7 +1,11 @@
+import signal
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
-from tests.e2e.conftest import Serve, Server
+import numpy as np
+
+from tests.e2e.conftest import Serve, Server, png
+from tests.e2e.test_live import open_live
 
 
 def connected(server: Server) -> HTTPConnection:
@@ -27,3 +31,21 @@ def test_an_idle_connection_stays_open_for_as_long_as_it_is_set(server: Server, 
     by_default.auto_open = 0  # it has to be the same connection
     asked(by_default)  # a client that was told to come back in some seconds finds it open
     by_default.close()
+
+
+def test_while_it_drains_each_answer_ends_its_connection(serve_session: Serve) -> None:
+    server = serve_session()
+    before = [connected(server) for _ in range(2)]
+    with open_live(server) as live:
+        live.send(png(np.zeros((1600, 1600, 3), np.uint8)))
+        live.until("progress")  # what keeps it from ending at once
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("SIGTERM")
+        for connection, (path, status) in zip(before, [("/livez", 200), ("/cameras", 503)], strict=True):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert (answer.status, answer.getheader("connection")) == (status, "close")
+            answer.read()
+            connection.close()
+        assert live.until("result")["frame"] == 1
+    assert server.process.wait(60) == 0

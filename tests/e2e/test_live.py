@@ -240,6 +240,14 @@ def test_while_it_drains_others_are_refused_with_the_reason(serve_session: Serve
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1013
         assert "shutting down" in closed.value.rcvd.reason
+        through_a_proxy = {"X-Forwarded-For": "192.0.2.1", "X-Request-ID": "handshake"}
+        with pytest.raises(InvalidStatus) as refused, connect(url, proxy=None, additional_headers=through_a_proxy):
+            pass
+        answer = refused.value.response
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert json.loads(answer.body or b"")["type"] == "urn:pix2dslr:problem:not-ready"
+        assert answer.headers["x-request-id"] == json.loads(answer.body or b"")["request_id"] == "handshake"
+        assert server.metric('pix2dslr_requests_total{route="other",status="503"}') >= 1
         assert big.result().status_code == 200
     assert server.process.wait(60) == 0
 
