@@ -72,7 +72,9 @@ def test_every_panel_tells_unit_thresholds_and_meaning(told: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(
-    ("panel", "query"), [(panel, query) for panel in PANELS for query in panel.queries], ids=lambda one: one.title if isinstance(one, Panel) else ""
+    ("panel", "query"),
+    [(panel, query) for panel in PANELS for query in panel.queries],
+    ids=lambda one: one.title if isinstance(one, Panel) else "",
 )
 def test_every_query_parses_and_keeps_to_what_is_chosen(panel: Panel, query: Query) -> None:
     asked = asked_by(query.expr)

@@ -22,7 +22,8 @@ PAGE: Final = "docs/operating.md"
 Tree = dict[str, Any]
 
 needs_promtool: Final = pytest.mark.skipif(
-    not shutil.which("promtool"), reason="no promtool: install Debian's or Ubuntu's package (apt-get install prometheus)"
+    not shutil.which("promtool"),
+    reason="no promtool: install Debian's or Ubuntu's package (apt-get install prometheus)",
 )
 
 

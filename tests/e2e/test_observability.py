@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import prometheus
@@ -17,7 +18,7 @@ from benchmarks.panels import fill, read_panels
 from benchmarks.prometheus import Prometheus, running_prometheus
 from service.decoding.pool import DecodePool
 from tests.deploy.promql import asked_by
-from tests.deploy.queries import NOT_OURS, NOT_YET, shipped_queries
+from tests.deploy.queries import DEPLOY, NOT_OURS, NOT_YET, shipped_queries
 from tests.e2e.conftest import Serve, Server, noise, png
 from tests.e2e.test_faults_decoding import decode_workers
 from tests.e2e.test_live import open_live
@@ -25,6 +26,7 @@ from tests.e2e.test_live import open_live
 OF_TARGETS: Final = {"job", "instance", "namespace", "pod", "container", "resource"}
 """Labels that the scraper adds, or other exporters have."""
 
+BASE: Final = DEPLOY / "kubernetes" / "base"
 QUERIES: Final = list(shipped_queries())
 WITHIN_S: Final = 60
 
@@ -118,7 +120,9 @@ def numbers(series: list[dict[str, Any]]) -> list[float]:
 def test_a_real_prometheus_answers_every_query(watched: Server, tmp_path: Path) -> None:
     """Rules are loaded and evaluated, no query is an error, and every panel has something to show."""
     panels = [query for panel in read_panels() for query in panel.queries]
-    left = {fill(query.expr, rate_interval="10s") for query in panels if not asked_by(query.expr).matched.keys() & NOT_YET}
+    left = {
+        fill(query.expr, rate_interval="10s") for query in panels if not asked_by(query.expr).matched.keys() & NOT_YET
+    }
     assert left
     with (
         used_all_the_time(watched),
@@ -136,6 +140,31 @@ def test_a_real_prometheus_answers_every_query(watched: Server, tmp_path: Path) 
             assert time.monotonic() < deadline, recorded
         firing = {each["metric"]["alertname"] for each in running.instant('ALERTS{alertstate="firing"}')}
         assert not firing
+
+
+def test_the_settings_of_kubernetes_serve_probes_and_metrics_on_the_second_port(
+    serve_session: Serve, identity_folder: Path
+) -> None:
+    told = {name.removeprefix("PIX2DSLR_").lower(): value for name, value in literals_of_base().items()}
+    server = serve_session(**{**told, "metrics_port": 0, "metrics_host": "127.0.0.1", "models": identity_folder})
+    second = server.wait_for(r"metrics and health on (http://\S+)")[1]
+    container = deployment()["spec"]["template"]["spec"]["containers"][0]
+    paths = {container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
+    with server.client() as client:
+        assert {client.get(second + path).status_code for path in paths} == {200}
+        assert client.get(second + "/metrics").status_code == 200
+        assert client.get("/metrics").status_code == 404
+    assert server.stop() == 0
+
+
+def literals_of_base() -> dict[str, str]:
+    (generator,) = yaml.safe_load((BASE / "kustomization.yaml").read_text())["configMapGenerator"]
+    return dict(literal.split("=", 1) for literal in generator["literals"])
+
+
+def deployment() -> dict[str, Any]:
+    tree: dict[str, Any] = yaml.safe_load((BASE / "deployment.yaml").read_text())
+    return tree
 
 
 def answer_to_all(running: Prometheus) -> None:
