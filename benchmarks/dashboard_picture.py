@@ -20,8 +20,8 @@ COLUMNS: Final = 24
 _CELL: Final = (0.62, 0.30)
 """Inches of a cell of the grid."""
 
-_DPI: Final = 80
-_COLOURS: Final = 64
+_DPI: Final = 90
+_COLOURS: Final = 128
 _UNITS: Final = {
     "s": ("s", 1.0),
     "bytes": ("MiB", 2.0**-20),
@@ -121,14 +121,14 @@ def _time_series(axes: Axes, drawn: Drawn) -> None:
         for name, at, values in curves:
             axes.plot(at, values, linewidth=0.9, label=name)
     axes.set_ylim(bottom=0)
-    axes.tick_params(labelsize=6, length=2, pad=1)
+    axes.tick_params(labelsize=6.5, length=2, pad=1)
     axes.grid(visible=True, alpha=0.25, linewidth=0.5)
     for side in axes.spines.values():
         side.set_linewidth(0.4)
     if curves:
         columns = min(len(curves), max(1, drawn.panel.w // 3))
         axes.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=columns, fontsize=5.5, frameon=False,
+            loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=columns, fontsize=6.5, frameon=False,
             handlelength=1.2, columnspacing=0.8, borderpad=0, labelspacing=0.15,
         )  # fmt: skip
         shown = [value for _, _, values in curves for value in values if math.isfinite(value)]

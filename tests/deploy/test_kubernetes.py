@@ -271,6 +271,10 @@ def test_the_grace_period_holds_the_drain() -> None:
     # a proxy looks at readiness or at endpoints every few seconds
     assert before >= 5
     assert POD["terminationGracePeriodSeconds"] >= before + drain + _CLOSE_WITHIN_S
+    section = (ROOT / "docs" / "deploying.md").read_text().partition("### How a pod ends\n")[2]
+    told = [int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)]
+    assert told[:3] == [before, drain, _CLOSE_WITHIN_S]
+    assert sum(told[:-1]) == told[-1] == POD["terminationGracePeriodSeconds"]
 
 
 def test_a_rollout_never_has_fewer_replicas() -> None:
