@@ -23,7 +23,7 @@ from tests.e2e.conftest import Serve, Server, noise, png
 from tests.e2e.test_faults_decoding import decode_workers
 from tests.e2e.test_live import open_live
 
-OF_TARGETS: Final = {"job", "instance", "namespace", "pod", "container", "resource"}
+OF_TARGETS: Final = {"job", "instance", "namespace", "pod", "container", "resource", "alertname", "alertstate"}
 """Labels that the scraper adds, or other exporters have."""
 
 BASE: Final = DEPLOY / "kubernetes" / "base"
