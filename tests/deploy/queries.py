@@ -42,7 +42,7 @@ NOT_OURS: Final = frozenset({
 
 
 def shipped_queries() -> Iterator[tuple[str, str]]:
-    """Where each stands, and the expression: panels, variables and annotations of the dashboard; rules; the autoscaler."""
+    """Where each stands, and the expression: of the dashboard, the rules and the autoscaler."""
     for panel in read_panels():
         for query in panel.queries:
             yield f"panel {panel.title}", query.expr
