@@ -47,9 +47,7 @@ def find_kustomize() -> list[str] | None:
 
 
 KUSTOMIZE: Final = find_kustomize()
-needs_kustomize: Final = pytest.mark.skipif(
-    KUSTOMIZE is None, reason="no kustomize 5: install kustomize, or kubectl 1.27 or newer, which has it in it"
-)
+HOW: Final = "no kustomize 5 was found: install kustomize, or kubectl 1.27 or newer, which has it in it"
 
 
 def render(folder: Path) -> list[Tree]:
@@ -64,7 +62,7 @@ def render(folder: Path) -> list[Tree]:
 def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Tree]:
     """An overlay, alone or with all components, by real kustomize."""
     if KUSTOMIZE is None:
-        pytest.skip("no kustomize 5")
+        pytest.skip(HOW)
     name, chosen = request.param
     copy = tmp_path_factory.mktemp(name) / "deploy"
     shutil.copytree(DEPLOY, copy)
