@@ -1,7 +1,6 @@
 """`pix2dslr bulk`: folders and object stores of any size, on one machine or a Ray cluster."""
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -88,9 +87,6 @@ def bulk(
     settings = settings_for(camera)
     options = Options(settings.camera, strength, overlap, format_, quality, metadata)
     places = _places(source, target, format_)
-    # before Ray is imported: nobody is told of its use, and what its C++ half has to say goes to its own log files
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         from service.commands import bulk_run
     except ModuleNotFoundError:
@@ -145,7 +141,7 @@ def _absolute(place: Place) -> str:
 
 
 def _sent(settings: Settings) -> dict[str, Any]:
-    """Return the settings that actors get. Paths have to lead to the same on every node; the shipped models are there."""
+    """Return the settings that actors get. Paths have to lead to the same on every node."""
     sent = settings.model_dump(include=set(_SENT & settings.model_fields_set))
     if "models" in sent:
         sent["models"] = settings.models.absolute()

@@ -21,7 +21,7 @@ from service.settings import Settings
 from service.state import State
 
 if TYPE_CHECKING:
-    import pyarrow
+    import pyarrow as pa
 
 _MOST: Final = 16
 """Pictures under way in one actor; more hold memory and gain nothing."""
@@ -85,7 +85,7 @@ class Enhancing:
         # one more than the CPUs, so that a lane always finds tiles
         self._pool = ThreadPoolExecutor(min(work.cpus + 1, _MOST), thread_name_prefix="picture")
 
-    def __call__(self, table: "pyarrow.Table") -> "pyarrow.Table":
+    def __call__(self, table: "pa.Table") -> "pa.Table":
         """Do the rows that are to be done, and pass on the others.
 
         Raises:
@@ -136,25 +136,25 @@ def problem_of(error: BaseException) -> str:
     return "internal-error"
 
 
-def table_of(rows: Sequence[Row]) -> "pyarrow.Table":
+def table_of(rows: Sequence[Row]) -> "pa.Table":
     """Lay rows out as Ray carries them; names as bytes, since some are no text."""
-    import pyarrow
+    import pyarrow as pa
 
     columns = {
-        "outcome": pyarrow.array([row.outcome for row in rows], pyarrow.string()),
-        "source": pyarrow.array([os.fsencode(row.source) for row in rows], pyarrow.binary()),
-        "target": pyarrow.array([os.fsencode(row.target) for row in rows], pyarrow.binary()),
-        "size": pyarrow.array([row.stamp.size for row in rows], pyarrow.int64()),
-        "mtime_ns": pyarrow.array([row.stamp.mtime_ns for row in rows], pyarrow.int64()),
-        "problem": pyarrow.array([row.problem for row in rows], pyarrow.string()),
-        "detail": pyarrow.array([os.fsencode(row.detail) for row in rows], pyarrow.binary()),
-        "pixels": pyarrow.array([row.pixels for row in rows], pyarrow.int64()),
-        "count": pyarrow.array([row.count for row in rows], pyarrow.int64()),
+        "outcome": pa.array([row.outcome for row in rows], pa.string()),
+        "source": pa.array([os.fsencode(row.source) for row in rows], pa.binary()),
+        "target": pa.array([os.fsencode(row.target) for row in rows], pa.binary()),
+        "size": pa.array([row.stamp.size for row in rows], pa.int64()),
+        "mtime_ns": pa.array([row.stamp.mtime_ns for row in rows], pa.int64()),
+        "problem": pa.array([row.problem for row in rows], pa.string()),
+        "detail": pa.array([os.fsencode(row.detail) for row in rows], pa.binary()),
+        "pixels": pa.array([row.pixels for row in rows], pa.int64()),
+        "count": pa.array([row.count for row in rows], pa.int64()),
     }
-    return pyarrow.table(columns)
+    return pa.table(columns)
 
 
-def rows_of(table: "pyarrow.Table") -> list[Row]:
+def rows_of(table: "pa.Table") -> list[Row]:
     """Read rows that `table_of` laid out."""
     entries: Iterable[Mapping[str, Any]] = table.to_pylist()
     return [

@@ -17,6 +17,9 @@ ROWS_A_BLOCK: Final = 32
 """Rows that travel together. They hold names, not pixels."""
 
 
+_NO_STAMP: Final = Stamp(0, 0)
+
+
 @dataclass(frozen=True)
 class Row:
     """One picture, or a number of files.
@@ -34,7 +37,7 @@ class Row:
     outcome: str
     source: str = ""
     target: str = ""
-    stamp: Stamp = Stamp(0, 0)
+    stamp: Stamp = _NO_STAMP
     problem: str = ""
     detail: str = ""
     pixels: int = 0
@@ -111,25 +114,24 @@ class Listing:
         there = self._answers_in(folder)
         taken: dict[str, str] = {}
         for base in pictures:
-            source = posixpath.join(folder, base)
-            target = str(target_name(Path(base), self.format))
-            stamp = found.files[base]
-            if within is not None and not isinstance(stamp, OSError):
-                if known.is_answer(posixpath.join(within, source), stamp):
-                    continue  # of an earlier run, where answers go beside their pictures
+            source, stamp = posixpath.join(folder, base), found.files[base]
+            target = posixpath.join(folder, target_name(Path(base), self.format))
+            if isinstance(stamp, OSError):
+                yield Row("failed", source, problem="unreadable", detail=stamp.strerror or str(stamp))
+                continue
+            if within is not None and known.is_answer(posixpath.join(within, source), stamp):
+                continue  # of an earlier run, where answers go beside their pictures
+            other = taken.setdefault(target, source)
+            if other != source:
+                detail = f"{shown(other)} gets the same name: enhance them into different folders"
+                yield Row("failed", source, problem="same-name", detail=detail)
+                continue
             try:
-                if isinstance(stamp, OSError):
-                    raise Refused("unreadable", stamp.strerror or str(stamp))
-                other = taken.setdefault(target, source)
-                if other != source:
-                    raise Refused(
-                        "same-name", f"{shown(other)} gets the same name: enhance them into different folders"
-                    )
-                done = self._is_done(source, stamp, posixpath.join(folder, target), there, known, called)
+                done = self._is_done(source, stamp, target, there, known, called)
             except Refused as refused:
                 yield Row("failed", source, problem=refused.problem, detail=str(refused))
-            else:
-                yield Row("already") if done else Row("todo", source, posixpath.join(folder, target), stamp)
+                continue
+            yield Row("already") if done else Row("todo", source, target, stamp)
 
     def _answers_in(self, folder: str) -> dict[str, Stamp | OSError]:
         try:

@@ -274,7 +274,7 @@ def _name(text: str) -> str:
 
 
 def folders_of(place: Place, without: str | None = None) -> Iterator[tuple[str, Contents | OSError]]:
-    """Walk a tree, a folder at a time and by name: (its name, "" for the root; what lies in it, or why it can't be read).
+    """Walk a tree, a folder at a time and by name: (its name, "" for the root; what is in it, or why it can't be read).
 
     Hidden folders are passed over, and one that is named; so are an object store's . and .., which could lead out.
     """

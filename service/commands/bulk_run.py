@@ -4,19 +4,19 @@ The one module of the commands that imports Ray.
 """
 
 import logging
+import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import pyarrow
+import pyarrow as pa
 import ray
 import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from service.commands.bulk_actor import Enhancing, Work, rows_of, table_of
 from service.commands.bulk_listing import Listing, Row
@@ -33,6 +33,17 @@ _ROWS_A_BATCH: Final = 8
 """Pictures that an actor gets at once for each of its CPUs: what is done again where it is killed, at most."""
 
 _LOOK_EVERY_S: Final = 0.1
+
+
+ENVIRONMENT: Final[Mapping[str, str]] = {
+    # nobody is told of its use
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # what its C++ half has to say goes to log files of its own
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # listed once: if a second try saw other files, rows would be lost or done twice. Actors are not meant by it
+    "RAY_TASK_MAX_RETRIES": "0",
+}
+"""What Ray reads from the environment of the process that starts a run."""
 
 
 class RunFailed(Exception):
@@ -63,20 +74,22 @@ def cluster(pool: Pool, *, verbose: bool) -> Iterator[int]:
     Raises:
         RunFailed: there is none at the address, or it has no room for an actor.
     """
+    os.environ.update(ENVIRONMENT)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    quiet = {"log_to_driver": verbose, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.ERROR}
     try:
-        if pool.address is None:
-            # nothing of it can be reached from other machines
-            ray.init("local", num_cpus=cpu_threads(), object_store_memory=_OBJECT_STORE, include_dashboard=False,
-                     _node_ip_address="127.0.0.1", **quiet)  # fmt: skip
-        else:
-            ray.init(pool.address, **quiet)
+        with _unheard(unless=verbose):
+            if pool.address is None:
+                # nothing of it can be reached from other machines
+                ray.init("local", num_cpus=cpu_threads(), object_store_memory=_OBJECT_STORE, include_dashboard=False,
+                         _node_ip_address="127.0.0.1", **quiet)  # fmt: skip
+            else:
+                ray.init(pool.address, **quiet)
     except Exception as error:  # Ray raises many kinds, among them RuntimeError for another version
         where = f"the Ray cluster at {pool.address} can't be used" if pool.address else "Ray can't be started"
         raise RunFailed(f"{where}: {_one_line(error)}") from error
     try:
-        there = ray.cluster_resources()
+        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         room = int(there.get("CPU", 0) // pool.cpus)
         if pool.gpus:
             room = min(room, int(there.get("GPU", 0) / pool.gpus + 1e-6))
@@ -136,27 +149,26 @@ def _dataset(listing: Listing, work: Work, pool: Pool, actors: int) -> ray.data.
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = _BLOCK_BYTES
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    # listed once, where this process is: if a second try saw other files, rows would be lost or done twice
-    rows = ray.data.read_datasource(
-        _Listed(listing), num_cpus=0, ray_remote_args={"max_retries": 0, "scheduling_strategy": here}
-    )
-    return rows.map_batches(
+    rows = ray.data.read_datasource(_Listed(listing), num_cpus=0)
+    dataset: ray.data.Dataset = rows.map_batches(
         Enhancing,
         fn_constructor_args=(work,),
         batch_size=_ROWS_A_BATCH * work.cpus,
         batch_format="pyarrow",
         num_cpus=work.cpus,
         num_gpus=pool.gpus or None,
-        # down to one: where a node is lost, its actors can only come back in the place of others that have no more to do
+        # down to one: where a node is lost, its actors can only come back in the place of others with no more to do
         compute=ray.data.ActorPoolStrategy(
             min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=2
         ),
     )
+    return dataset
 
 
-class _Listed(Datasource):  # type: ignore[misc]  # Ray's own is untyped
-    """A listing as Ray reads it: in one task, block after block."""
+class _Listed(Datasource):
+    """A listing as Ray reads it: in one task, block after block, on the node where the run was started."""
+
+    supports_distributed_reads = False
 
     def __init__(self, listing: Listing) -> None:
         self._listing = listing
@@ -167,10 +179,26 @@ class _Listed(Datasource):  # type: ignore[misc]  # Ray's own is untyped
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:  # noqa: ARG002
         listing = self._listing
 
-        def blocks() -> Iterator[pyarrow.Table]:
+        def blocks() -> Iterator[pa.Table]:
             return (table_of(block) for block in listing.blocks())
 
         return [ReadTask(blocks, BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None))]
+
+
+@contextmanager
+def _unheard(*, unless: bool) -> Iterator[None]:
+    """Keep what C++ code writes to standard error from being seen: Ray's greets with a line about its log's level."""
+    if unless:
+        yield
+        return
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  for its descriptor
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _one_line(error: BaseException) -> str:
