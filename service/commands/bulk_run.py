@@ -6,6 +6,7 @@ The one module of the commands that imports Ray.
 import logging
 import os
 import queue
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,9 +81,10 @@ def cluster(pool: Pool, *, verbose: bool) -> Iterator[int]:
     try:
         with _unheard(unless=verbose):
             if pool.address is None:
-                # nothing of it can be reached from other machines
+                # Ray listens on all addresses: nobody else knows this token
+                os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex())
                 ray.init("local", num_cpus=cpu_threads(), object_store_memory=_OBJECT_STORE, include_dashboard=False,
-                         _node_ip_address="127.0.0.1", **quiet)  # fmt: skip
+                         **quiet)  # fmt: skip
             else:
                 ray.init(pool.address, **quiet)
     except Exception as error:  # Ray raises many kinds, among them RuntimeError for another version

@@ -74,7 +74,7 @@ def nodes() -> Iterator[Nodes]:
     # addresses of their own on the loopback device: Ray replaces 127.0.0.1 by the machine's public one
     with socket.create_server(("127.0.0.2", 0)) as free:
         port = free.getsockname()[1]
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # noqa: S108  the paths of its sockets have to be short
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
     ray = str(Path(sys.executable).with_name("ray"))
     common = ["--num-cpus=1", "--object-store-memory=80000000", "--block", "--disable-usage-stats"]
     token = secrets.token_hex()
@@ -175,7 +175,9 @@ def test_a_killed_node_loses_nothing_and_does_nothing_twice(
     _, said = second.communicate(timeout=120)
     after = answers(out)
     good = {name for i in range(PICTURES) if i % (PICTURES // BROKEN) != 11 for name in [f"roll {i // 100}/{i:03}.png"]}
-    print(f"\n{stopped_at} answers at Ctrl-C; {at_kill} when {killed} processes of a node were killed; {len(after)} after")
+    print(
+        f"\n{stopped_at} answers at Ctrl-C; {at_kill} when {killed} processes of a node were killed; {len(after)} after"
+    )
     print(said.splitlines()[-1])
     assert second.returncode == 1, said
     assert at_kill < len(good)
