@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 from ray import serve
-from ray.serve import Application
+from ray.serve import Application, Deployment
 
 from service.app import create_app
 from service.settings import Settings
@@ -63,7 +63,8 @@ class Replica:
 
 def app(options: Options) -> Application:
     """Build the deployment; what runs when a replica is to go has as long as `PIX2DSLR_DRAIN_TIMEOUT_S` says."""
-    return Replica.options(  # type: ignore[no-any-return]
+    deployment: Deployment = Replica  # type: ignore[assignment]  # what the decorators made of it
+    return deployment.options(
         autoscaling_config={
             "min_replicas": options.min_replicas,
             "max_replicas": options.max_replicas,

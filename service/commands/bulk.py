@@ -1,6 +1,8 @@
 """`pix2dslr bulk`: folders and object stores of any size, on one machine or a Ray cluster."""
 
 import json
+import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -87,6 +89,7 @@ def bulk(
     settings = settings_for(camera)
     options = Options(settings.camera, strength, overlap, format_, quality, metadata)
     places = _places(source, target, format_)
+    _set_ray_up(address)
     try:
         from service.commands import bulk_run
     except ModuleNotFoundError:
@@ -120,13 +123,26 @@ def bulk(
     raise typer.Exit(1 if told.counts.failed else 0)
 
 
+def _set_ray_up(address: str | None) -> None:
+    """Set what Ray reads from the environment, some of it as it is imported."""
+    os.environ.update(
+        RAY_USAGE_STATS_ENABLED="0",  # nobody is told of its use
+        RAY_BACKEND_LOG_LEVEL="fatal",  # what its C++ half has to say goes to log files of its own
+        # listed once: if a second try saw other files, rows would be lost or done twice. Actors are not meant by it
+        RAY_TASK_MAX_RETRIES="0",
+    )
+    if address is None:
+        # Ray listens on all addresses: nobody else knows this
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex())
+
+
 def _places(source: str, target: str, format_: Format | None) -> tuple[Place, Place]:
     """Check what can be known before anything is made."""
     try:
         places = open_place(source), open_place(target)
     except NoSuchPlace as error:
         fail(str(error))
-    if isinstance(places[0], LocalPlace) and not places[0].root.is_dir():
+    if isinstance(places[0], LocalPlace) and not places[0].is_there():
         raise typer.BadParameter(f"{shown(places[0].shown)} is no folder", param_hint="SOURCE")
     if isinstance(places[1], LocalPlace) and places[1].root.exists() and not places[1].root.is_dir():
         raise typer.BadParameter(f"{shown(places[1].shown)} is no folder", param_hint="TARGET")

@@ -9,7 +9,7 @@ from typing import Final
 
 from service.codec import Format
 from service.commands.bulk_ledger import Known
-from service.commands.bulk_places import Contents, LocalPlace, Place, folders_of
+from service.commands.bulk_places import Contents, LocalPlace, NoSuchPlace, Place, folders_of
 from service.commands.common import shown
 from service.commands.files import Said, Stamp, format_of, hidden, target_name
 
@@ -74,7 +74,14 @@ class Listing:
     force: bool
 
     def blocks(self) -> Iterator[list[Row]]:
-        """Yield rows, a block at a time; one folder's contents are in memory at once. Raises OSError for the root."""
+        """Yield rows, a block at a time; one folder's contents are in memory at once.
+
+        Raises:
+            NoSuchPlace: there is no such source.
+            OSError: the source's root can't be read.
+        """
+        if not self.source.is_there():
+            raise NoSuchPlace(f"{self.source.shown} is not there")
         block: list[Row] = []
         counts = {"already": 0, "other": 0}
         for row in self._rows():

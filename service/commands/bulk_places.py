@@ -56,6 +56,9 @@ class Place(Protocol):
     def look(self, folder: str) -> Contents:
         """Look into a folder; one that is not there is empty. Raises OSError."""
 
+    def is_there(self) -> bool:
+        """Whether there is such a folder; raises OSError."""
+
     def read(self, name: str) -> bytes:
         """Read a file; raises OSError."""
 
@@ -114,6 +117,10 @@ class LocalPlace:
                 except OSError as error:  # a link to nowhere, as a rule
                     contents.files[entry.name] = error
         return contents
+
+    def is_there(self) -> bool:
+        """As `Place.is_there`."""
+        return self.root.is_dir()
 
     def read(self, name: str) -> bytes:
         """As `Place.read`."""
@@ -199,6 +206,12 @@ class RemotePlace:
                 contents.files[info.base_name] = Stamp(info.size or 0, info.mtime_ns or 0)
         return contents
 
+    def is_there(self) -> bool:
+        """As `Place.is_there`; an object store has no empty folders."""
+        from pyarrow.fs import FileType
+
+        return bool(self._files.get_file_info(self._root).type == FileType.Directory)
+
     def read(self, name: str) -> bytes:
         """As `Place.read`."""
         with self._files.open_input_stream(self._path(name)) as file:
@@ -255,7 +268,7 @@ def _open_remote(url: str, scheme: str) -> Place:
         raise NoSuchPlace("object stores need the extra `ray`: pip install 'pix2dslr[ray]'") from None
     objects = scheme in _OBJECT_STORES
     try:
-        files, root = FileSystem.from_uri(url)
+        files, root = FileSystem.from_uri(_in_one_request(url) if scheme == "s3" else url)
     except (ArrowException, OSError) as unknown:
         import fsspec
 
@@ -267,6 +280,11 @@ def _open_remote(url: str, scheme: str) -> Place:
             raise NoSuchPlace(f"{scheme}:// can't be used: {reason}") from None
         files = PyFileSystem(FSSpecHandler(own))
     return RemotePlace(url, files, root, objects=objects)
+
+
+def _in_one_request(url: str) -> str:
+    """Let Arrow put a small object at once: begun in parts, what a killed process leaves is paid for until it is found."""
+    return url if "allow_delayed_open" in url else f"{url}{'&' if '?' in url else '?'}allow_delayed_open=true"
 
 
 def _name(text: str) -> str:

@@ -6,9 +6,9 @@ The one module of the commands that imports Ray.
 import logging
 import os
 import queue
-import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,17 +34,6 @@ _ROWS_A_BATCH: Final = 8
 """Pictures that an actor gets at once for each of its CPUs: what is done again where it is killed, at most."""
 
 _LOOK_EVERY_S: Final = 0.1
-
-
-ENVIRONMENT: Final[Mapping[str, str]] = {
-    # nobody is told of its use
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # what its C++ half has to say goes to log files of its own
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-    # listed once: if a second try saw other files, rows would be lost or done twice. Actors are not meant by it
-    "RAY_TASK_MAX_RETRIES": "0",
-}
-"""What Ray reads from the environment of the process that starts a run."""
 
 
 class RunFailed(Exception):
@@ -75,14 +64,12 @@ def cluster(pool: Pool, *, verbose: bool) -> Iterator[int]:
     Raises:
         RunFailed: there is none at the address, or it has no room for an actor.
     """
-    os.environ.update(ENVIRONMENT)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")  # such as that a short list is short
     quiet: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.ERROR}
     try:
         with _unheard(unless=verbose):
             if pool.address is None:
-                # Ray listens on all addresses: nobody else knows this token
-                os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex())
                 ray.init("local", num_cpus=cpu_threads(), object_store_memory=_OBJECT_STORE, include_dashboard=False,
                          **quiet)  # fmt: skip
             else:

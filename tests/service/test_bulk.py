@@ -206,7 +206,14 @@ def test_a_listing_comes_in_blocks(tmp_path: Path) -> None:
         (tmp_path / "photos" / f"{i}.png").touch()
     listing = Listing(open_place(str(tmp_path / "photos")), open_place(str(tmp_path / "out")), None, HOW, force=False)
     assert [len(block) for block in listing.blocks()] == [ROWS_A_BLOCK] * 3 + [1]
-    assert not [*Listing(open_place(str(tmp_path / "none")), listing.target, None, HOW, force=False).blocks()]
+
+
+def test_a_source_that_is_not_there_is_no_empty_one(tmp_path: Path, target: Place) -> None:
+    (tmp_path / "empty").mkdir()
+    assert rows(tmp_path / "empty", target) == []
+    for source in (open_place(str(tmp_path / "none")), open_place("memory://none")):
+        with pytest.raises(NoSuchPlace, match="none is not there"):
+            rows(source, target)
 
 
 def test_folders_that_cant_be_read_are_named(source: Path, target: Place) -> None:
@@ -241,7 +248,7 @@ def test_places(tmp_path: Path, target: Place) -> None:
 def test_one_that_cant_be_written_says_so(tmp_path: Path) -> None:
     target = open_place(str(tmp_path))
     (tmp_path / "a").write_bytes(b"")
-    with pytest.raises(CantWrite, match="Not a directory|File exists"):
+    with pytest.raises(CantWrite, match=r"Not a directory|File exists"):
         target.write("a/b.png", b"")
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(CantWrite, match="Is a directory"):
