@@ -283,7 +283,7 @@ def _open_remote(url: str, scheme: str) -> Place:
 
 
 def _in_one_request(url: str) -> str:
-    """Let Arrow put a small object at once: begun in parts, what a killed process leaves is paid for until it is found."""
+    """Let Arrow put a small object at once: begun in parts, what a killed process leaves is stored, and paid for."""
     return url if "allow_delayed_open" in url else f"{url}{'&' if '?' in url else '?'}allow_delayed_open=true"
 
 

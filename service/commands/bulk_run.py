@@ -64,7 +64,7 @@ def cluster(pool: Pool, *, verbose: bool) -> Iterator[int]:
     Raises:
         RunFailed: there is none at the address, or it has no room for an actor.
     """
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR if verbose else logging.CRITICAL)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")  # such as that a short list is short
     quiet: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.ERROR}
     try:
@@ -138,6 +138,7 @@ def _dataset(listing: Listing, work: Work, pool: Pool, actors: int) -> ray.data.
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = _BLOCK_BYTES
+    context.retried_io_errors = []  # a listing that began anew in its middle would skip the wrong rows
     rows = ray.data.read_datasource(_Listed(listing), num_cpus=0)
     dataset: ray.data.Dataset = rows.map_batches(
         Enhancing,
@@ -199,4 +200,7 @@ def _one_line(error: BaseException) -> str:
         cause = getattr(inner, "cause", None)
         inner = cause if isinstance(cause, BaseException) else inner.__cause__
     lines = [line for line in str(seen[-1]).splitlines() if line.strip()]
-    return " ".join(lines[-1].split()) if lines else type(seen[-1]).__name__
+    if not lines:
+        return type(seen[-1]).__name__
+    # our own exceptions begin with their words, and Ray may have added advice; tracebacks end with theirs
+    return " ".join(lines[-1 if "ray::" in lines[0] else 0].split())

@@ -147,6 +147,13 @@ def answers(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in found}
 
 
+def test_what_ends_a_run_is_told_in_one_line(nodes: Nodes, start: Start, tmp_path: Path) -> None:
+    environment = environment_with({}) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": nodes.token}
+    process = start([COMMAND, "bulk", "memory://nowhere", str(tmp_path), "--address", nodes.address], environment)
+    _, said = process.communicate(timeout=90)
+    assert (process.returncode, said) == (1, "pix2dslr: memory://nowhere is not there\n")
+
+
 def test_a_killed_node_loses_nothing_and_does_nothing_twice(
     nodes: Nodes, run: Run, start: Start, models: Path, photos: Path, tmp_path: Path
 ) -> None:
