@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from service.commands import cameras, doctor, enhance, evaluate, serve
+from service.commands import bulk, cameras, doctor, enhance, evaluate, serve
 from service.versions import package_version
 
 app = typer.Typer(no_args_is_help=True, help="Enhance photos from cheap cameras towards a DSLR's.")
@@ -31,6 +31,6 @@ def _flowing(text: str) -> str:
     return "\n\n".join(paragraph.replace("\n", " ") for paragraph in inspect.cleandoc(text).split("\n\n"))
 
 
-for module in (serve, enhance, evaluate, cameras, doctor):
+for module in (serve, enhance, bulk, evaluate, cameras, doctor):
     command = getattr(module, module.__name__.rpartition(".")[2])
     app.command(help=_flowing(command.__doc__), epilog=module.EXAMPLES)(command)

@@ -125,7 +125,7 @@ class Batch:
 
             def work(task: Task, running: Running) -> int:
                 with self.display.file(task.name, task.size) as tiles_done:
-                    return _enhance(pipeline, self.options, task, running, tiles_done)
+                    return enhance_task(pipeline, self.options, task, running, tiles_done)
 
             for task, future in in_parallel(work, tasks, self._jobs, self.interruption):
                 error = future.exception()
@@ -147,10 +147,22 @@ class Batch:
         return 1 if counts.failed else 0
 
 
-def _enhance(
+def enhance_task(
     pipeline: Pipeline, options: Options, task: Task, running: Running, tiles_done: Callable[[int, int], None]
 ) -> int:
-    """Return how many pixels the picture has."""
+    """Read a picture, enhance it and write its answer; return how many pixels it has.
+
+    Args:
+        pipeline: does it.
+        options: how.
+        task: the picture.
+        running: gets its job, so that it can be cancelled.
+        tiles_done: is called with (tiles done, all tiles).
+
+    Raises:
+        OSError, Said: as the task's reading and writing.
+        Exception: as `Pipeline.admit`, `Pipeline.enhance` and `codec.encode`.
+    """
     ticket = pipeline.admit(task.read(), options.camera, options.overlap, options.format, running.attach)
     with ticket.job:
         outcome = pipeline.enhance(ticket, Stopwatch(), options.strength, tiles_done)

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from service.commands.files import Stamp, sweep
 
 NAME: Final = ".pix2dslr.jsonl"
-_LOCK: Final = ".pix2dslr.lock"
+LOCK: Final = ".pix2dslr.lock"
 
 Options = Mapping[str, Any]
 """How a file was made: names and JSON values."""
@@ -56,7 +56,7 @@ class Ledger:
         """
         self._folder = folder
         self._file = folder / NAME
-        self._lock = FileLock(folder / _LOCK)
+        self._lock = FileLock(folder / LOCK)
         self._threads = threading.Lock()
         self._entries: dict[str, list[Entry]] = {}
 
