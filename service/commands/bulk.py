@@ -42,8 +42,8 @@ _SAY_EVERY_S: Final = 0.2
 _MISSING: Final = "bulk needs the extra `ray`: pip install 'pix2dslr[ray]'"
 _SENT: Final = frozenset(
     {"device", "cuda_graphs", "verify_models", "camera", "batch_sizes", "max_queued_tiles", "max_pixels", "max_frames"}
-    | {"max_scans", "decode_workers", "decode_timeout_s", "batch_timeout_s", "request_timeout_s", "log_level"}
-    | {"models", "tensorrt_cache"}
+    | {"max_scans", "decode_workers", "decode_timeout_s", "batch_timeout_s", "request_timeout_s"}
+    | {"models", "tensorrt_cache", "log_level", "log_format"}
 )
 """Settings that concern an actor; what is set here goes there too."""
 

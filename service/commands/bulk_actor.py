@@ -1,6 +1,5 @@
 """What a bulk run's actors do: each has the service's parts, reads pictures, enhances them, and writes the answers."""
 
-import logging
 import os
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from service import telemetry
 from service.commands.batch import Options, Task, enhance_task
 from service.commands.bulk_ledger import Made, Segment
 from service.commands.bulk_listing import Row, called_from
 from service.commands.bulk_places import open_place
-from service.commands.common import explain, file_sha256, model_file
+from service.commands.common import explain, file_sha256, log_if_asked, model_file
 from service.commands.files import CantWrite, Stamp
 from service.commands.parallel import Running
 from service.scheduler import Closed, DeviceFailed
@@ -64,10 +62,7 @@ class Enhancing:
             NoSuchPlace: a place can't be reached from here.
         """
         settings = Settings(**{**work.settings, "threads": work.cpus})
-        if "log_level" in work.settings:
-            telemetry.set_up_log(settings.log_level)
-        else:
-            logging.getLogger("service").addHandler(logging.NullHandler())
+        log_if_asked(settings)
         model = model_file(settings)
         try:
             if file_sha256(model) != work.model_sha256:

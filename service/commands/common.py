@@ -92,15 +92,19 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def started(settings: Settings) -> Iterator[State]:
-    """Start the service's parts without its HTTP half, and stop them in the end; a failure ends the command."""
-    # its own log is for those who ask for it: a command says itself what it has to say
+def log_if_asked(settings: Settings) -> None:
+    """Write the service's own log where its level is set: a command says itself what it has to say."""
     if "log_level" in settings.model_fields_set:
-        # and people read it, even from a file
+        # people read it, even from a file
         set_up_log(settings.log_level, "text" if settings.log_format == "auto" else settings.log_format)
     else:
         logging.getLogger("service").addHandler(logging.NullHandler())
+
+
+@contextmanager
+def started(settings: Settings) -> Iterator[State]:
+    """Start the service's parts without its HTTP half, and stop them in the end; a failure ends the command."""
+    log_if_asked(settings)
     state = State(settings)
     try:
         state.start()
