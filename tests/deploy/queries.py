@@ -11,27 +11,6 @@ from benchmarks.panels import read_dashboard, read_panels
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 
-NOT_YET: Final = frozenset({
-    "pix2dslr_body_limit_bytes",
-    "pix2dslr_build_info",
-    "pix2dslr_decode_workers",
-    "pix2dslr_decode_workers_resident_memory_bytes",
-    "pix2dslr_draining",
-    "pix2dslr_live_connections",
-    "pix2dslr_pixels_total",
-    "pix2dslr_queue_drain_seconds",
-    "pix2dslr_queue_limit_tiles",
-    "pix2dslr_ready",
-    "pix2dslr_rejections_total",
-    "pix2dslr_request_seconds_bucket",
-    "process_cpu_seconds_total",
-    "process_max_fds",
-    "process_open_fds",
-    "process_resident_memory_bytes",
-    "process_start_time_seconds",
-})  # fmt: skip
-"""Metrics that queries name and the service does not expose yet: a test fails for each that it does."""
-
 NOT_OURS: Final = frozenset({
     "up",  # Prometheus' own
     "ALERTS",

@@ -247,7 +247,7 @@ def test_while_it_drains_others_are_refused_with_the_reason(serve_session: Serve
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert json.loads(answer.body or b"")["type"] == "urn:pix2dslr:problem:not-ready"
         assert answer.headers["x-request-id"] == json.loads(answer.body or b"")["request_id"] == "handshake"
-        assert server.metric('pix2dslr_requests_total{route="other",status="503"}') >= 1
+        assert server.metric('pix2dslr_requests_total{route="/live",status="503"}') >= 1
         assert big.result().status_code == 200
     assert server.process.wait(60) == 0
 

@@ -18,7 +18,7 @@ from benchmarks.panels import fill, read_panels
 from benchmarks.prometheus import Prometheus, running_prometheus
 from service.decoding.pool import DecodePool
 from tests.deploy.promql import asked_by
-from tests.deploy.queries import DEPLOY, NOT_OURS, NOT_YET, shipped_queries
+from tests.deploy.queries import DEPLOY, NOT_OURS, shipped_queries
 from tests.e2e.conftest import Serve, Server, noise, png
 from tests.e2e.test_faults_decoding import decode_workers
 from tests.e2e.test_live import open_live
@@ -75,17 +75,11 @@ def test_every_metric_and_label_is_exposed(watched: Server) -> None:
     recorded = {name.rpartition(" ")[2] for name, _ in QUERIES if ":" in name}
     for where, expr in QUERIES:
         asked = asked_by(expr)
-        for name in asked.matched.keys() - NOT_YET - NOT_OURS - recorded:
+        for name in asked.matched.keys() - NOT_OURS - recorded:
             assert name in exposed, f"{where} asks for {name}"
             assert asked.matched[name] <= exposed[name] | OF_TARGETS, f"{where} asks for labels of {name}"
-        if not asked.matched.keys() & NOT_YET:
-            labels = set().union(*(exposed.get(name, set()) for name in asked.matched))
-            assert asked.grouped <= labels | OF_TARGETS, where
-
-
-def test_nothing_is_excused_that_is_there(watched: Server) -> None:
-    assert not NOT_YET & exposed_by(watched).keys()
-    assert not NOT_YET - {name for _, expr in QUERIES for name in asked_by(expr).matched}
+        labels = set().union(*(exposed.get(name, set()) for name in asked.matched))
+        assert asked.grouped <= labels | OF_TARGETS, where
 
 
 @contextmanager
@@ -120,9 +114,7 @@ def numbers(series: list[dict[str, Any]]) -> list[float]:
 def test_a_real_prometheus_answers_every_query(watched: Server, tmp_path: Path) -> None:
     """Rules are loaded and evaluated, no query is an error, and every panel has something to show."""
     panels = [query for panel in read_panels() for query in panel.queries]
-    left = {
-        fill(query.expr, rate_interval="10s") for query in panels if not asked_by(query.expr).matched.keys() & NOT_YET
-    }
+    left = {fill(query.expr, rate_interval="10s") for query in panels}
     assert left
     with (
         used_all_the_time(watched),
