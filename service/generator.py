@@ -113,8 +113,22 @@ def _open(model: ModelFile, device: Device, threads: int, gpu: GpuOptions) -> or
 def cpu_threads() -> int:
     """How many CPU threads this process may use: its affinity, or the container's quota where that is less."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cpu_quota(Path("/sys/fs/cgroup"))
+    return available if quota is None else max(1, min(available, math.ceil(quota)))
+
+
+def _cpu_quota(cgroup: Path) -> float | None:
+    """CPUs that a container may use, from the control groups of version 2 or 1; None where there is no limit."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(available, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no cgroup v2, or the quota is "max"
-        return available
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota, period = (
+                (cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period")
+            )
+        except OSError:
+            return None
+    try:
+        return int(quota) / int(period) if int(quota) > 0 else None  # -1 is no limit in version 1 ...
+    except ValueError:  # ... and "max" in version 2
+        return None

@@ -18,6 +18,7 @@ from service.tiling import plan
 from tests.browser.conftest import Open, jpeg
 from tests.browser.proxy import PrefixProxy
 from tests.e2e.conftest import Serve, Server, png
+from tests.e2e.nginx import needs_nginx, running_nginx
 
 ImageArray = npt.NDArray[np.uint8]
 
@@ -403,6 +404,20 @@ def test_a_service_that_is_still_starting_is_waited_for(open_page: Open, serve_s
     page = open_page(server.url, expected_errors="status of 503")
     enhance(page, file(jpeg()))
     expect(page.locator("#camera option")).to_have_count(3)
+    assert server.stop() == 0
+
+
+@needs_nginx
+def test_behind_a_proxy_one_that_is_still_starting_is_waited_for(
+    open_page: Open, serve_session: Serve, tmp_path: Path
+) -> None:
+    server = serve_session(ready=False)
+    with running_nginx(tmp_path, [server.url]) as nginx:
+        page = open_page(nginx.url, expected_errors="503")
+        enhance(page, file(jpeg()))
+        assert [line["status"] for line in nginx.lines() if line["path"] == "/live"][:1] == ["503"], "no WebSocket yet"
+        assert server.metric('pix2dslr_live_frames_total{end="result"}') == 1, "and one in the end"
+        page.context.close()
     assert server.stop() == 0
 
 

@@ -146,6 +146,7 @@ def test_metrics_are_each_replicas_own(replica: Server, nginx: Nginx) -> None:
     with nginx.client() as client, replica.client() as direct:
         refused = client.get("/metrics")
         problem(refused, "not-found", 404)
+        assert refused.headers["cache-control"] == "no-store"
         assert refused.json() == direct.get("/nothing").json() | {"request_id": refused.headers["x-request-id"]}
         assert client.get("/readyz").json()["ready"] is True
 

@@ -1,6 +1,7 @@
 """Two replicas behind a real nginx: restarted in turn, and killed, while clients send."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.onnx_files import write_generator
 pytestmark = needs_nginx
 
 CLIENTS = 6
+ROUNDS = int(os.environ.get("ROLLING_ROUNDS", "1"))  # more of them for a figure, `pytest -s` shows it
 QUICK = {"threads": 1, "decode_workers": 2, "batch_sizes": "[1,2,4]"}
 PICTURES = [png(noise(height, width, height)) for height, width in ((100, 100), (250, 400), (300, 300), (30, 900))]
 
@@ -69,7 +71,8 @@ def test_rolling_restart_under_load(
 ) -> None:
     with Clients(nginx.url, PICTURES).sending(CLIENTS) as clients:
         clients.wait_for(CLIENTS)
-        for place, old in enumerate(replicas):
+        for place in [*range(len(replicas))] * ROUNDS:
+            old = replicas[place]
             old.process.send_signal(signal.SIGTERM)
             old.wait_for("SIGTERM: requests to finish: [1-9]")
             # while the other one does its work; it is asked for WebSockets too, though the old one has fewer of them
@@ -80,7 +83,7 @@ def test_rolling_restart_under_load(
             assert old.process.wait(120) == 0
             replicas[place] = serve_session(models=slow_folder, port=httpx.URL(old.url).port or 0, **QUICK)
             wait_for_answers(replicas[place], nginx)
-    tell("rolling restart of two replicas", nginx, clients)
+    tell("two replicas restarted in turn", nginx, clients, restarts=ROUNDS * len(replicas))
     assert clients.failures == []
     assert clients.told.keys() == {200}
     assert passed_on(nginx.lines()), "nothing met the restart"
