@@ -113,12 +113,16 @@ def _open(model: ModelFile, device: Device, threads: int, gpu: GpuOptions) -> or
 def cpu_threads() -> int:
     """How many CPU threads this process may use: its affinity, or the container's quota where that is less."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cpu_quota(Path("/sys/fs/cgroup"))
+    quota = cpu_quota(Path("/sys/fs/cgroup"))
     return available if quota is None else max(1, min(available, math.ceil(quota)))
 
 
-def _cpu_quota(cgroup: Path) -> float | None:
-    """CPUs that a container may use, from the control groups of version 2 or 1; None where there is no limit."""
+def cpu_quota(cgroup: Path) -> float | None:
+    """CPUs that a container may use, which need not be whole; None where there is no limit.
+
+    Args:
+        cgroup: where the system shows its control groups, of version 2 or 1.
+    """
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):

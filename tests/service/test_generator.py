@@ -6,7 +6,7 @@ import onnxruntime as ort
 import pytest
 
 from service.catalogue import Catalogue, UnknownCamera
-from service.generator import DeviceUnavailable, Generator, cpu_threads
+from service.generator import DeviceUnavailable, Generator, cpu_quota, cpu_threads
 from service.model_files import ModelUnusable
 from service.sessions import CUDA
 from service.settings import SHIPPED_MODELS
@@ -104,3 +104,21 @@ def test_a_catalogue_without_its_default_is_refused(tmp_path: Path) -> None:
     write_generator(tmp_path / "other.onnx")
     with pytest.raises(ModelUnusable, match=r"iphone\.onnx is missing"):
         Catalogue(tmp_path, "iphone", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "50000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_containers_cpu_quota_is_read(tmp_path: Path, files: dict[str, str], expected: float | None) -> None:
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cpu_quota(tmp_path) == expected
