@@ -1,4 +1,4 @@
-"""`python -m benchmarks.telemetry`: what metrics, the log and traces cost, a request and a scrape.
+"""`python -m benchmarks.telemetry`: what traces cost a request, and a scrape of the metrics everybody.
 
 Servers that differ in that alone answer the same pictures of one tile in turns; what is counted is the processor time
 of each server's own process, which others on the machine disturb less than the time of day. Prints a table.
@@ -19,7 +19,6 @@ from benchmarks.pictures import png
 from benchmarks.server import Server, running_server
 
 _SETTINGS = {
-    "log from WARNING up": {"LOG_LEVEL": "WARNING"},
     "as shipped": {},
     "traces, all sampled": {"TRACES": "otlp"},
 }
@@ -27,7 +26,7 @@ _SETTINGS = {
 
 def main() -> None:
     """Measure."""
-    parser = argparse.ArgumentParser(description="What metrics, the log and traces cost.")
+    parser = argparse.ArgumentParser(description="What traces and scrapes cost.")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each server")
     parser.add_argument("--requests", type=int, default=200, help="requests in a turn")
     options = parser.parse_args()
