@@ -11,12 +11,14 @@ WORKDIR /build
 # without a pip of its own: the base image's fills it, and nothing is installed in it later
 RUN python -m venv --without-pip /opt/venv
 
-# What is installed follows from these files alone, so a change of the source takes no download.
+# What is installed follows from these files alone, so a change of the source takes no download. With `otel`: traces are
+# sent only where they are asked for, and whoever asks should need no image of his own.
 COPY pyproject.toml constraints.txt constraints-cuda.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -c 'import sys, tomllib; \
         project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-        print(*project["dependencies"], *project["optional-dependencies"][sys.argv[1]], sep="\n")' \
+        extras = project["optional-dependencies"]; \
+        print(*project["dependencies"], *extras[sys.argv[1]], *extras["otel"], sep="\n")' \
         "$EXTRAS" > requirements.txt \
  && python -m pip --python /opt/venv/bin/python install --no-compile \
         -c constraints.txt -c constraints-cuda.txt -r requirements.txt \
@@ -25,7 +27,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 COPY . .
 # --no-index: what the layer above forgot fails here instead of being fetched unpinned
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
- && python -m pip --python /opt/venv/bin/python install --no-compile --no-index --find-links dist "pix2dslr[$EXTRAS]"
+ && python -m pip --python /opt/venv/bin/python install --no-compile --no-index --find-links dist "pix2dslr[$EXTRAS,otel]"
 
 # What nothing here uses goes: ONNX Runtime's C library (Python's module has it within) and its tools for making models,
 # tests, type stubs. onnxruntime-gpu runs on the CPU without its CUDA and TensorRT kernels.
