@@ -37,8 +37,8 @@ def pace(done: Sequence[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=400)
-    parser.add_argument("--side", type=int, default=384, help="of each picture, in pixels")
+    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--side", type=int, default=768, help="of each picture, in pixels")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     set_ray_up(None)
