@@ -47,9 +47,8 @@ class Server:
     def tiles(self) -> float:
         """How many tiles it has enhanced since its start."""
         with self.client() as client:
-            found = re.search(r"^pix2dslr_tiles_total (\S+)", client.get("/metrics").text, re.MULTILINE)
-        assert found
-        return float(found[1])
+            found = re.findall(r"^pix2dslr_tiles_total\S* (\S+)", client.get("/metrics").text, re.MULTILINE)
+        return sum(map(float, found))
 
     def forget_peak(self) -> None:
         """Let `VmHWM` begin anew."""

@@ -61,7 +61,8 @@ def look(process: psutil.Process, generator: psutil.Process, host: str) -> dict[
             status = dict(part.split("=") for part in labels.split(","))["status"].strip('"')
             statuses[status] = statuses.get(status, 0.0) + float(value)
         elif name in ("pix2dslr_queue_tiles", "pix2dslr_requests_in_flight", "pix2dslr_tiles_total"):
-            sample[name.removeprefix("pix2dslr_")] = float(value)
+            key = name.removeprefix("pix2dslr_")
+            sample[key] = sample.get(key, 0.0) + float(value)
     sample["statuses"] = statuses
     return sample
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final, Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -19,6 +20,11 @@ put off everyone by the hour."""
 
 _GRACE: Final = 0.3
 """How much later than told someone may come back, as a part of the wait; at least 2 s."""
+
+
+OVERDUE: Final = 0.5
+"""The part of its time after which a picture goes before others, in half of each batch. Under three times the load that
+can be done, with ever new small pictures, some large ones missed their deadline by turns alone."""
 
 
 class Cost:
@@ -71,6 +77,11 @@ class Admission(Generic[Key]):
 
     The queue is served by round robin, so that what lies before a newcomer's end is its own tiles and as many of
     everyone else's, not the whole queue: a thumbnail is not refused because a large photo is under way.
+
+    Attributes:
+        cost: of a batch. Where devices of different speed work, a faster one's batches are seen more often, by just so
+            much that `seconds_per_tile` is right for all of them together.
+        lanes: how many batches run at a time; above 0.
     """
 
     def __init__(self, max_tiles: int, largest_batch: int, lanes: int) -> None:
@@ -82,10 +93,11 @@ class Admission(Generic[Key]):
             lanes: how many batches run at a time.
         """
         self.cost = Cost()
+        self.lanes = lanes
         self._max_tiles = max_tiles
         self._largest_batch = largest_batch
-        self._lanes = lanes
         self._left: dict[Key, int] = {}
+        self._overdue_at: dict[Key, float] = {}
         self._waiting = 0
         self._promises: list[_Promise] = []
 
@@ -97,7 +109,7 @@ class Admission(Generic[Key]):
     @property
     def seconds_per_tile(self) -> float:
         """How long a full queue takes for a tile."""
-        return self.cost.batch(self._largest_batch) / self._largest_batch / self._lanes
+        return self.cost.batch(self._largest_batch) / self._largest_batch / self.lanes
 
     def wait(self, tiles: int, seconds: float, now: float) -> float | None:
         """Say when a picture could join.
@@ -136,10 +148,18 @@ class Admission(Generic[Key]):
         self._promises.append(_Promise(tiles, due, due + max(wait * _GRACE, 2.0)))
         return wait
 
-    def join(self, key: Key, tiles: int) -> None:
-        """Take a picture in."""
+    def join(self, key: Key, tiles: int, overdue_at: float = math.inf) -> None:
+        """Take a picture in, which is overdue from a time on."""
         self._left[key] = tiles
+        self._overdue_at[key] = overdue_at
         self._waiting += tiles
+
+    def overdue(self, now: float) -> list[Key]:
+        """Those that are overdue at the time `now`, the first that joined first.
+
+        It looks no further than to the first that is not: all pictures of a service get the same time.
+        """
+        return list(takewhile(lambda key: self._overdue_at[key] <= now, self._overdue_at))
 
     def done(self, key: Key, tiles: int) -> None:
         """Count tiles of a picture as enhanced; one that has left already is passed over."""
@@ -150,6 +170,7 @@ class Admission(Generic[Key]):
     def leave(self, key: Key) -> None:
         """Forget a picture and what is left of it."""
         self._waiting -= self._left.pop(key, 0)
+        self._overdue_at.pop(key, None)
 
     def _tiles_until_in_time(self, tiles: int, seconds: float) -> int:
         """How many tiles must be done before a newcomer with `tiles` would be done within `seconds`."""

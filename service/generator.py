@@ -50,7 +50,7 @@ class Generator:
             model: the ONNX file; one that was read already is used as it was then.
             device: `auto` takes CUDA where it works and the CPU otherwise.
             threads: CPU threads of the session; 0 takes what the container may use.
-            gpu: what a GPU's session may use.
+            gpu: which GPU, and what its session may use.
 
         Raises:
             ModelUnusable: the file is missing, is no ONNX model, or breaks the contract.
@@ -69,7 +69,7 @@ class Generator:
         except ContractBroken as error:
             raise ModelUnusable(f"{model.path} breaks the generator's contract: {error}") from error
         self._run = (
-            DirectRunner(self._session) if self.device == "cpu" else BoundRunner(self._session, self.device, gpu.graphs)
+            DirectRunner(self._session) if self.device == "cpu" else BoundRunner(self._session, self.device, gpu)
         )
 
     @property

@@ -70,7 +70,16 @@ Over = type[Cancelled] | type[InferenceFailed]
 
 @dataclass(eq=False)
 class Row:
-    """Tiles that were submitted together, and their answers as they come."""
+    """Tiles that were submitted together, and their answers as they come.
+
+    Attributes:
+        job: their picture.
+        cut: writes tile number i of them.
+        submitted: when, on the monotonic clock.
+        enhanced: the answers so far, and how many are `missing`.
+        future: gets them all.
+        moved: tiles that a device failed on alone before it failed on everything, and that went to another.
+    """
 
     job: "Job"
     cut: Cut
@@ -78,6 +87,7 @@ class Row:
     enhanced: list[Enhanced | None]
     missing: int
     future: Future[list[Enhanced]] = field(default_factory=Future)
+    moved: set[int] = field(default_factory=set)
 
     def settle(self, outcome: list[Enhanced] | Exception) -> None:
         """Answer; whoever comes first does: a lane, a client that hangs up, or closing."""
@@ -232,6 +242,11 @@ class Job:
         if not self._running:
             self._running_since = now
         self._running += 1
+
+    def return_tile(self, submitted: float, now: float) -> None:
+        """Count a tile, submitted at that time, that waits once more; under the scheduler's lock."""
+        self.end_tile(now)
+        self.queue_s -= (now - submitted) / self.tiles  # which `begin_tile` will count again
 
     def end_tile(self, now: float) -> None:
         """Count a tile that comes back, or never will; under the scheduler's lock."""

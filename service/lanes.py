@@ -1,4 +1,4 @@
-"""A thread that runs one batch at a time on the device, and what it does where that fails."""
+"""A thread that runs one batch at a time on its device, and what it does where that fails."""
 
 import logging
 import threading
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.generator import Generator
-from service.jobs import Closed, DeviceFailed, Ended, Enhanced, InferenceFailed, Item
+from service.jobs import Closed, Ended, Enhanced, InferenceFailed, Item
 from service.retries import Attempt, Cap, Outage, after_failure, in_sizes, is_out_of_memory, longest_s, pause_s
 from service.spec import CONTEXT, TILE
 
@@ -22,9 +22,10 @@ _LOOK_EVERY_S: Final = 0.1
 
 @dataclass
 class Device:
-    """What all lanes know of the device.
+    """What a device's lanes know of it.
 
     Attributes:
+        number: which of the scheduler's devices it is, from 0.
         generators: gives the loaded generator of a camera.
         sizes: of batches in tiles, ascending from 1.
         expected_s: seconds that a batch of n tiles should take.
@@ -32,9 +33,11 @@ class Device:
         on_failure: told the number of tiles of each batch that failed.
         cap: how large batches may be now.
         outage: since when there are only failures.
-        stopped: set once no more work is done.
+        stopped: set once no more work is done, on any device.
+        lost: whether it was given up, since it failed whatever it was given.
     """
 
+    number: int
     generators: Callable[[str], Generator]
     sizes: tuple[int, ...]
     expected_s: Callable[[int], float]
@@ -43,6 +46,7 @@ class Device:
     cap: Cap
     outage: Outage
     stopped: threading.Event
+    lost: bool = False
 
 
 class Batches(Protocol):
@@ -52,17 +56,20 @@ class Batches(Protocol):
     def ended(self) -> Ended | None:
         """Why no more work is done; None where it is."""
 
-    def next_batch(self) -> list[Item] | None:
-        """Wait for tiles and take them; None where there is no more work."""
+    def next_batch(self, device: Device) -> list[Item] | None:
+        """Wait for tiles for a device and take them; None where it does no more work."""
+
+    def take_back(self, device: Device, items: Sequence[Item]) -> bool:
+        """Queue tiles again that a device failed on, where another one works; called under the lock."""
+
+    def lose(self, device: Device) -> None:
+        """Give a device up."""
 
     def count_done(self, item: Item, now: float) -> None:
         """Count a tile that left the device; called under the lock."""
 
-    def keep(self, items: Sequence[Item], enhanced: Enhanced, seconds: float) -> None:
-        """Take the answers of a batch, which took the device so many seconds."""
-
-    def end(self, reason: Ended) -> None:
-        """Take no more work, and tell all who wait why."""
+    def keep(self, device: Device, items: Sequence[Item], enhanced: Enhanced, seconds: float) -> None:
+        """Take the answers of a batch, which took a device so many seconds."""
 
     def lane_ended(self) -> None:
         """Learn that a lane is about to end."""
@@ -85,7 +92,7 @@ class Lane:
         Args:
             number: for the thread's name.
             batches: where tiles come from.
-            device: what is known of it; changed under the lock alone.
+            device: what is known of its own; changed under the lock alone.
             lock: the scheduler's.
         """
         self._batches = batches
@@ -95,7 +102,7 @@ class Lane:
         self._contexts: npt.NDArray[np.uint8] = np.empty((device.sizes[-1], CONTEXT, CONTEXT, 3), np.uint8)
         self._items: set[Item] = set()
         self._run: _Run | None = None
-        self._thread = threading.Thread(target=self._work, name=f"inference-{number}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"inference-{device.number}-{number}", daemon=True)
 
     def start(self) -> None:
         """Begin to work."""
@@ -105,6 +112,11 @@ class Lane:
     def alive(self) -> bool:
         """Whether its thread runs."""
         return self._thread.is_alive()
+
+    @property
+    def missing(self) -> bool:
+        """Whether its thread has ended though its device was not given up."""
+        return not self.alive and not self._device.lost
 
     @property
     def current(self) -> bool:
@@ -134,7 +146,7 @@ class Lane:
 
     def _run_batch(self) -> bool:
         # a call of its own: what a lane holds of a batch, and with it of a picture, is gone before it waits again
-        batch = self._batches.next_batch()
+        batch = self._batches.next_batch(self._device)
         if batch is None:
             return False
         self._items = set(batch)
@@ -155,6 +167,8 @@ class Lane:
         now = time.monotonic()
         kept = []
         for item in attempt.items:
+            if item not in self._items:  # another device has it
+                continue
             ended = self._batches.ended
             reason = item[0].vain(now) if ended is None else ended()
             if reason is None:
@@ -185,7 +199,7 @@ class Lane:
             self._device.on_failure(count)
             return after_failure(attempt, memory, self._device.sizes) or self._blame(attempt, camera)
         self._finish(attempt.items)
-        self._batches.keep(attempt.items, enhanced, seconds)
+        self._batches.keep(self._device, attempt.items, enhanced, seconds)
         return []
 
     def _cut(self, items: Sequence[Item]) -> list[Item]:
@@ -221,17 +235,34 @@ class Lane:
                     break
                 self._device.outage.failed(now)
                 lost = self._device.outage.lost(now)
-            if lost:
-                log.error("the device fails whatever it is given: only a new process may help")
-                self._batches.end(DeviceFailed)
-            if self._device.stopped.wait(pause_s(probes)):
-                return [attempt]  # which is told why
+            self._hand_over(attempt)
+            if lost and not self._device.lost:
+                log.error("device %d fails whatever it is given: only a new process may help", self._device.number)
+                self._batches.lose(self._device)
+            held = self._items or not self._device.lost
+            if self._device.stopped.wait(pause_s(probes)) or not held:
+                return [attempt]  # which is told why, or is with another device
         if probes and not attempt.revived:
-            log.warning("the device works again")
+            log.warning("device %d works again", self._device.number)
             return [Attempt(attempt.items, revived=True)]
-        log.error("the device fails on a tile, though it does others")
-        self._fail(attempt.items)
+        log.error("device %d fails on a tile, though it does others", self._device.number)
+        self._fail([item for item in attempt.items if item in self._items])
         return []
+
+    def _hand_over(self, suspect: Attempt[Item]) -> None:
+        """Leave all that the lane holds to other devices, where one works.
+
+        But for a tile that was suspected before: it may be what breaks them, one after the other.
+        """
+        self._fail([(row, i) for row, i in suspect.items if (row, i) in self._items and i in row.moved])
+        with self._lock:
+            items = list(self._items)
+            if not items or not self._batches.take_back(self._device, items):
+                return
+            for row, i in suspect.items:
+                if (row, i) in self._items:
+                    row.moved.add(i)
+            self._items.clear()
 
     def _answers(self, camera: str) -> bool:
         """Whether the device does a black tile, as it did before the service was ready."""
@@ -239,7 +270,7 @@ class Lane:
         try:
             self._infer(camera, 1)
         except Exception as error:  # noqa: BLE001  as above
-            log.warning("the device fails on a black tile too: %s", _in_one_line(error))
+            log.warning("device %d fails on a black tile too: %s", self._device.number, _in_one_line(error))
             return False
         with self._lock:
             self._device.outage.succeeded()

@@ -1,21 +1,23 @@
-"""Tiles of many requests -> batches for one device.
+"""Tiles of many requests -> batches for one or several devices.
 
-A few lanes, threads that each run one batch at a time, take from one bounded queue whose unit is the tile. Who goes
-next is decided in `turns`, who may join in `admission`, what follows a failure in `retries`, all pure; threads, futures
-and time are the scheduler's alone.
+Each device has a few lanes, threads that each run one batch at a time; all take from one bounded queue whose unit is
+the tile. Who goes next is decided in `turns`, who may join in `admission`, what follows a failure in `retries`, all
+pure; threads, futures and time are the scheduler's alone.
 
 On a CPU there is a lane a core, and the session has one thread: two lanes took 2.9 ms a tile on two cores, one batch
 on two threads 3.1 to 3.2, since threads of one batch wait for each other at every layer. On a GPU a second lane brings
-and fetches one batch while the first computes another.
+and fetches one batch while the first computes another. Whichever lane is free takes what is next, so that devices of
+different speed all stay busy; what a failing device holds goes to another.
 """
 
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from service.admission import Admission, whole_seconds
+from service.admission import OVERDUE, Admission, whole_seconds
 from service.generator import Generator
 from service.jobs import (
     Cancelled,
@@ -56,34 +58,35 @@ Trouble = Literal["ended", "failed", "hangs"]
 
 @dataclass(frozen=True)
 class BatchDone:
-    """What is told about each batch: its size, and the seconds that the device took."""
+    """What is told about each batch: its size, the seconds that the device took, and which it was, from 0."""
 
     tiles: int
     seconds: float
+    device: int
 
 
 class Scheduler:
-    """Runs tiles of many pictures on one device."""
+    """Runs tiles of many pictures on one or several devices."""
 
     def __init__(
         self,
-        generators: Callable[[str], Generator],
+        devices: Sequence[Callable[[str], Generator]],
         batch_sizes: Sequence[int] = (1, 2, 4, 8),
         max_tiles: int = 16_384,
         on_batch: Callable[[BatchDone], None] = lambda _: None,
         lanes: int = 1,
-        on_failure: Callable[[int], None] = lambda _: None,
+        on_failure: Callable[[int, int], None] = lambda *_: None,
         batch_timeout_s: float = 30.0,
     ) -> None:
         """Start the lanes.
 
         Args:
-            generators: gives the loaded generator of a camera, which has to be callable from several threads.
+            devices: each gives the generator of a camera as it is loaded there, callable from several threads.
             batch_sizes: ascending, from 1; no batch has another size.
             max_tiles: how many tiles may be admitted at once. A picture with more is admitted when nothing waits.
             on_batch: called after each batch, from the lane that ran it.
-            lanes: how many batches run at a time.
-            on_failure: called with the number of tiles of each batch that failed, likewise.
+            lanes: how many batches run at a time on each device.
+            on_failure: called with the device and the number of tiles of each batch that failed, likewise.
             batch_timeout_s: seconds that any batch may take; one that takes longer, and 50 times what it should,
                 hangs.
         """
@@ -91,21 +94,26 @@ class Scheduler:
         self._max_tiles = max_tiles
         self._on_batch = on_batch
         self._turns: Turns[Job, Item] = Turns()
-        self._admission: Admission[Job] = Admission(max_tiles, self._sizes[-1], lanes)
+        self._admission: Admission[Job] = Admission(max_tiles, self._sizes[-1], lanes * len(devices))
+        self._lanes_each = lanes
         self._changed = threading.Condition()
         self._idle = 0
-        self._device = Device(
-            generators,
-            self._sizes,
-            self._admission.cost.batch,
-            batch_timeout_s,
-            on_failure,
-            Cap(self._sizes),
-            Outage(),
-            threading.Event(),
-        )
+        self._devices = [
+            Device(
+                number,
+                generators,
+                self._sizes,
+                self._admission.cost.batch,
+                batch_timeout_s,
+                partial(on_failure, number),
+                Cap(self._sizes),
+                Outage(),
+                threading.Event(),
+            )
+            for number, generators in enumerate(devices)
+        ]
         self.ended: Ended | None = None
-        self._lanes = [Lane(number, self, self._device, self._changed) for number in range(lanes)]
+        self._lanes = [Lane(number, self, device, self._changed) for number in range(lanes) for device in self._devices]
         for lane in self._lanes:
             lane.start()
 
@@ -119,9 +127,19 @@ class Scheduler:
         """Why only a new process would help; None where this one works."""
         if self.ended is DeviceFailed:
             return "failed"
-        if not all(lane.alive for lane in self._lanes):
+        if any(lane.missing for lane in self._lanes):
             return "ended"
         return "hangs" if any(lane.hangs for lane in self._lanes) else None
+
+    @property
+    def working(self) -> tuple[bool, ...]:
+        """Of each device, whether it has not been given up."""
+        return tuple(not device.lost for device in self._devices)
+
+    @property
+    def drain_s(self) -> float:
+        """Seconds that what waits will take, by what past batches took; 0 before any was seen."""
+        return self._admission.waiting * self._admission.seconds_per_tile
 
     @property
     def largest_batch(self) -> int:
@@ -159,7 +177,7 @@ class Scheduler:
             wait = self._admission.wait(tiles, seconds, now)
             if wait is not None:
                 raise QueueFull(tiles, self._max_tiles, whole_seconds(wait))
-            self._admission.join(job, tiles)
+            self._admission.join(job, tiles, now + OVERDUE * seconds)
         return job
 
     def close(self) -> None:
@@ -201,7 +219,8 @@ class Scheduler:
             left: list[Item] = []
             while len(self._turns):
                 left += self._turns.take(len(self._turns))
-            self._device.stopped.set()
+            for device in self._devices:
+                device.stopped.set()
             self._changed.notify_all()
         for row, _ in left:
             row.settle(reason())
@@ -211,19 +230,46 @@ class Scheduler:
         if not any(lane.alive and not lane.current for lane in self._lanes):
             self.end(DeviceFailed)
 
-    def next_batch(self) -> list[Item] | None:
+    def lose(self, device: Device) -> None:
+        """Go on without a device, or end where it was the last; as `Batches.lose`."""
+        with self._changed:
+            device.lost = True
+            left = sum(self.working)
+            if left:
+                self._admission.lanes = self._lanes_each * left
+                self._changed.notify_all()
+        if not left:
+            self.end(DeviceFailed)
+
+    def take_back(self, device: Device, items: Sequence[Item]) -> bool:
+        """Queue a failing device's tiles again where another device works; as `Batches.take_back`."""
+        others = (each for each in self._devices if each is not device)
+        if self.ended is not None or all(each.lost or each.outage.since is not None for each in others):
+            return False
+        now = time.monotonic()
+        by_job: dict[Job, list[Item]] = {}
+        for row, i in sorted(items, key=lambda item: (item[0].submitted, item[1])):
+            row.job.return_tile(row.submitted, now)
+            by_job.setdefault(row.job, []).append((row, i))
+        for job, again in by_job.items():
+            self._turns.give_back(job, job.camera, again)
+        self._changed.notify_all()
+        return True
+
+    def next_batch(self, device: Device) -> list[Item] | None:
         """Wait for tiles and take them; as `Batches.next_batch`."""
         with self._changed:
             self._idle += 1
-            while not len(self._turns) and self.ended is None:
+            while not len(self._turns) and self.ended is None and not device.lost:
                 self._changed.wait()
-            sizes = [size for size in self._sizes if size <= self._device.cap.most]
-            count = choose_batch(self._turns.waiting_with_next(), sizes, self._idle)
-            self._idle -= 1
-            if self.ended is not None:
-                return None
-            batch = self._turns.take(count)
+            sizes = [size for size in self._sizes if size <= device.cap.most]
             start = time.monotonic()
+            overdue = self._admission.overdue(start)
+            count = choose_batch(self._turns.waiting_with_next(overdue), sizes, self._idle)
+            self._idle -= 1
+            if self.ended is not None or device.lost:
+                return None
+            batch = self._turns.take(count, overdue)
             for row, _ in batch:
                 row.job.begin_tile(start - row.submitted, start)
             return batch
@@ -234,12 +280,12 @@ class Scheduler:
         job.end_tile(now)
         self._admission.done(job, 1)
 
-    def keep(self, items: Sequence[Item], enhanced: Enhanced, seconds: float) -> None:
+    def keep(self, device: Device, items: Sequence[Item], enhanced: Enhanced, seconds: float) -> None:
         """Take the answers of a batch; as `Batches.keep`."""
         complete = []
         with self._changed:
-            self._device.outage.succeeded()
-            self._device.cap.succeeded(len(items))
+            device.outage.succeeded()
+            device.cap.succeeded(len(items))
             self._admission.cost.observe(len(items), seconds)
             for (row, i), tile in zip(items, enhanced, strict=True):
                 row.enhanced[i] = tile  # a view: the batch lives until the last of its rows is blended
@@ -247,7 +293,7 @@ class Scheduler:
                 if not row.missing:
                     complete.append(row)
         try:
-            self._on_batch(BatchDone(len(items), seconds))
+            self._on_batch(BatchDone(len(items), seconds, device.number))
         finally:
             for row in complete:
                 row.settle([tile for tile in row.enhanced if tile is not None])

@@ -216,12 +216,20 @@ class Readiness(BaseModel):
     """The answer of GET /readyz."""
 
     model_config = _example(
-        ready=True, reasons=[], device="cpu", provider="CPUExecutionProvider", cameras=["blackberry", "iphone", "sony"]
+        ready=True,
+        reasons=[],
+        device="cpu",
+        devices={"cpu": True},
+        provider="CPUExecutionProvider",
+        cameras=["blackberry", "iphone", "sony"],
     )
 
     ready: bool
     reasons: Annotated[list[str], Field(description="Why not, where it is not ready.")]
     device: Literal["cuda", "cpu"] | None = None
+    devices: Annotated[
+        dict[str, bool], Field(description="Whether each works, by name, such as `cuda:1`; one is enough to be ready.")
+    ] = {}
     provider: Annotated[str | None, Field(description="ONNX Runtime's execution provider, read back.")] = None
     cameras: list[str] = []
 

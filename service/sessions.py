@@ -27,18 +27,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GpuOptions:
-    """What a GPU's session may use beyond the ordinary.
+    """Which GPU a session runs on, and what it may use beyond the ordinary.
 
     Attributes:
+        number: of the GPU, from 0, among those that CUDA shows.
         graphs: replay a recorded CUDA graph for each batch size. Only one batch can then run at a time.
         tensorrt_cache: folder for TensorRT's engines; None leaves TensorRT out. The first start builds them, which
             takes minutes.
         largest_batch: TensorRT's engines are built for batches of 1 up to so many tiles.
     """
 
+    number: int = 0
     graphs: bool = False
     tensorrt_cache: Path | None = None
     largest_batch: int = 64
+
+
+_FIRST: Final = GpuOptions()
 
 
 class NoGpuSession(Exception):
@@ -51,7 +56,7 @@ def open_on_cpu(model: bytes, threads: int) -> ort.InferenceSession:
 
 
 def open_on_gpu(model: bytes, threads: int, gpu: GpuOptions) -> ort.InferenceSession:
-    """Open a session on the first NVIDIA GPU.
+    """Open a session on an NVIDIA GPU.
 
     Args:
         model: the ONNX file's bytes. TensorRT gets them too; its engines lie in files, in the folder of `gpu`.
@@ -63,7 +68,8 @@ def open_on_gpu(model: bytes, threads: int, gpu: GpuOptions) -> ort.InferenceSes
     """
     if CUDA not in ort.get_available_providers():
         raise NoGpuSession("this build of ONNX Runtime has no CUDA")
-    if not _has_driver():
+    # asked first, since without a driver ONNX Runtime takes seconds to find out and writes errors to stderr
+    if _driver() is None:
         raise NoGpuSession("there is no NVIDIA driver")
     try:
         # the libraries of the `cuda` extra lie in site-packages, where the loader does not look;
@@ -90,16 +96,19 @@ def _options(threads: int) -> ort.SessionOptions:
 
 
 def _providers(model: bytes, gpu: GpuOptions) -> list[tuple[str, dict[str, Any]]]:
-    cuda: dict[str, Any] = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+    cuda: dict[str, Any] = {
+        "device_id": str(gpu.number),
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+    }
     if gpu.graphs:
         cuda["enable_cuda_graph"] = "1"
     providers: list[tuple[str, dict[str, Any]]] = [(CUDA, cuda)]
     if gpu.tensorrt_cache is not None:
         inputs = open_on_cpu(model, 1).get_inputs()
         cache = {"enable": "1", "path": str(gpu.tensorrt_cache)}
-        tensorrt: dict[str, Any] = {
-            f"trt_{kind}_cache_{key}": value for kind in ("engine", "timing") for key, value in cache.items()
-        }
+        tensorrt: dict[str, Any] = {"device_id": str(gpu.number)}
+        tensorrt |= {f"trt_{kind}_cache_{key}": value for kind in ("engine", "timing") for key, value in cache.items()}
         for profile, batch in (("min", 1), ("opt", gpu.largest_batch), ("max", gpu.largest_batch)):
             tensorrt[f"trt_profile_{profile}_shapes"] = ",".join(
                 f"{each.name}:{'x'.join(str(side) for side in (batch, *each.shape[1:]))}" for each in inputs
@@ -108,13 +117,19 @@ def _providers(model: bytes, gpu: GpuOptions) -> list[tuple[str, dict[str, Any]]
     return providers
 
 
-def _has_driver() -> bool:
-    # asked first, since without a driver ONNX Runtime takes seconds to find out and writes errors to stderr
+def _driver() -> ctypes.CDLL | None:
     try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
-        return False
-    return True
+        return None
+
+
+def gpu_count() -> int:
+    """How many GPUs the NVIDIA driver shows this process, after CUDA_VISIBLE_DEVICES; 0 where there is no driver."""
+    driver, count = _driver(), ctypes.c_int(0)
+    if driver is None or driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
 
 
 class DirectRunner:
@@ -135,19 +150,20 @@ class BoundRunner:
     the other is computed.
     """
 
-    def __init__(self, session: ort.InferenceSession, device: Literal["cuda", "cpu"], graphs: bool = False) -> None:
+    def __init__(self, session: ort.InferenceSession, device: Literal["cuda", "cpu"], gpu: GpuOptions = _FIRST) -> None:
         """Prepare to run.
 
         Args:
             session: with one output of the shape of its input `tiles`.
             device: where the buffers go.
-            graphs: give each batch size its own CUDA graph.
+            gpu: its number; and whether each batch size gets its own CUDA graph.
         """
         self._session = session
         self._device = device
-        self._graphs = graphs
+        self._graphs = gpu.graphs
+        self._number = gpu.number
         # a recorded graph replays on the buffers that it was recorded with, whichever thread asks
-        self._own: Any = SimpleNamespace() if graphs else threading.local()
+        self._own: Any = SimpleNamespace() if gpu.graphs else threading.local()
         self._output = session.get_outputs()[0]
 
     def __call__(self, feeds: dict[str, npt.NDArray[np.uint8]]) -> Answer:
@@ -167,11 +183,11 @@ class BoundRunner:
         binding = self._session.io_binding()
         inputs = {}
         for name, array in feeds.items():
-            value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, np.uint8, self._device, 0)
+            value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, np.uint8, self._device, self._number)
             binding.bind_ortvalue_input(name, value)
             inputs[name] = value
         kind = np.float16 if self._output.type == "tensor(float16)" else np.float32
-        output = ort.OrtValue.ortvalue_from_shape_and_type(feeds["tiles"].shape, kind, self._device, 0)
+        output = ort.OrtValue.ortvalue_from_shape_and_type(feeds["tiles"].shape, kind, self._device, self._number)
         binding.bind_ortvalue_output(self._output.name, output)
         options = None
         if self._graphs:

@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     Attributes:
         host, port: where the server listens.
         device: `auto` takes CUDA where it works; `cuda` never becomes ready without it.
+        devices: how many devices share the queue: the first so many GPUs. All where absent. On a CPU as many sessions
+            share its threads, which gains nothing and serves to try it.
         threads: CPU threads that run the generator, each a batch of its own; 0 takes what the container may use.
         cuda_graphs: replay a recorded CUDA graph a batch size; batches then run one at a time.
         tensorrt_cache: folder for TensorRT's engines, which are used where it is given; the first start takes minutes.
@@ -128,6 +130,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     device: Device = "auto"
+    devices: Annotated[int, Field(ge=1, le=64)] | None = None
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     cuda_graphs: bool = False
     tensorrt_cache: Path | None = None

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from starlette.requests import HTTPConnection
@@ -84,24 +85,34 @@ class State:
     def _start(self) -> None:
         settings = self.settings
         decoder = self._start_decoding()
-        gpu = GpuOptions(settings.cuda_graphs, settings.tensorrt_cache, max(settings.batch_sizes or (LARGEST_ON_GPU,)))
+        largest = max(settings.batch_sizes or (LARGEST_ON_GPU,))
+        gpu = GpuOptions(graphs=settings.cuda_graphs, tensorrt_cache=settings.tensorrt_cache, largest_batch=largest)
         # one thread a session: each lane brings its own
         catalogue = Catalogue(
-            settings.models, settings.camera, settings.device, 1, gpu, settings.verify_models, self._stopping.is_set
+            settings.models,
+            settings.camera,
+            settings.device,
+            1,
+            gpu,
+            settings.verify_models,
+            self._stopping.is_set,
+            settings.devices,
         )
-        default = catalogue[catalogue.default]
-        lanes = 1 if settings.cuda_graphs and default.device == "cuda" else lanes_for(default, settings.threads)
+        default, devices = catalogue[catalogue.default], catalogue.devices
+        graphs = settings.cuda_graphs and default.device == "cuda"
+        lanes = 1 if graphs else lanes_for(default, settings.threads, len(devices))
         sizes = self._warm_up(catalogue, lanes)
-        log.info("%d batches at a time, of up to %d tiles", lanes, sizes[-1])
+        log.info("%d batches at a time, of up to %d tiles", lanes * len(devices), sizes[-1])
         if self._decoding is not None:
             self._decoding.wait_until_ready()
+        metrics = [self.metrics.device(name, lanes) for name in devices]
         scheduler = Scheduler(
-            catalogue.__getitem__,
+            [catalogue.on(number) for number in range(len(devices))],
             sizes,
             settings.max_queued_tiles,
-            self.metrics.batch_done,
+            lambda batch: metrics[batch.device].batch_done(batch.tiles, batch.seconds),
             lanes,
-            lambda _: self.metrics.failed_batches.inc(),
+            lambda number, _: metrics[number].failed.inc(),
             settings.batch_timeout_s,
         )
         if self._stopping.is_set():
@@ -109,11 +120,13 @@ class State:
             raise Stopped
         self._scheduler = scheduler
         self.metrics.waiting.set_function(lambda: scheduler.waiting)
-        for camera in catalogue.cameras:
-            generator = catalogue[camera]
-            labels = (camera, generator.spec.architecture, generator.device, generator.provider)
-            self.metrics.generator.labels(*labels).set(1)
-            log.info("%s: %s on %s (%s)", *labels)
+        for number, name in enumerate(devices):
+            metrics[number].up.set_function(partial(_working, scheduler, number))
+            for camera in catalogue.cameras:
+                generator = catalogue.on(number)(camera)
+                labels = (camera, generator.spec.architecture, name, generator.provider)
+                self.metrics.generator.labels(*labels).set(1)
+                log.info("%s: %s on %s (%s)", *labels)
         limits = PictureLimits(settings.max_pixels, settings.max_frames, settings.max_scans)
         self._pipeline = Pipeline(decoder, catalogue, Enhancer(scheduler), limits, settings.request_timeout_s)
         self.loaded = catalogue
@@ -139,7 +152,7 @@ class State:
             sizes = self.settings.batch_sizes or find_batch_sizes(catalogue[catalogue.default], lanes)
             for camera in catalogue.cameras:
                 if not self._stopping.is_set():
-                    warm_up([catalogue[camera]], sizes, lanes)
+                    warm_up([catalogue.on(number)(camera) for number in range(len(catalogue.devices))], sizes, lanes)
         except Exception as error:  # ONNX Runtime raises types of its own C++ layer
             raise DeviceFailed(f"the device fails on a first batch: {' '.join(str(error).split())}") from error
         if self._stopping.is_set():
@@ -172,6 +185,13 @@ class State:
             self._scheduler.close()
         if self._decoding is not None:
             self._decoding.close()
+
+    @property
+    def devices(self) -> Mapping[str, bool]:
+        """Of each device whether it works, by name; empty before the service is ready."""
+        if self.loaded is None or self._scheduler is None:
+            return {}
+        return dict(zip(self.loaded.devices, self._scheduler.working, strict=True))
 
     @property
     def stuck(self) -> bool:
@@ -209,6 +229,10 @@ class State:
         if self.draining:
             reasons.append("shutting down")
         return reasons
+
+
+def _working(scheduler: Scheduler, device: int) -> bool:
+    return scheduler.working[device]
 
 
 def state_of(connection: HTTPConnection) -> State:

@@ -5,14 +5,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
-from service.scheduler import BatchDone
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 """Id of the request that this task or thread works on."""
 
+_BATCH_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
 _STAGE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 
 
@@ -29,16 +29,33 @@ class Metrics:
             ["end"],
             registry=self.registry,
         )
-        self.tiles = Counter("pix2dslr_tiles", "Enhanced tiles.", registry=self.registry)
-        self.batches = Counter("pix2dslr_batches", "Batches run on the device.", registry=self.registry)
-        self.failed_batches = Counter(
-            "pix2dslr_failed_batches", "Batches that the device failed on; most are run again.", registry=self.registry
+        device, registry = ["device"], self.registry
+        self._tiles = Counter("pix2dslr_tiles", "Enhanced tiles.", device, registry=registry)
+        self._failed_batches = Counter(
+            "pix2dslr_failed_batches",
+            "Batches that the device failed on; most are run again.",
+            device,
+            registry=registry,
         )
-        self.batch_tiles = Histogram(
+        self._batch_tiles = Histogram(
             "pix2dslr_batch_tiles",
             "Tiles in a batch.",
-            registry=self.registry,
+            device,
+            registry=registry,
             buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+        )
+        self._batch_seconds = Histogram(
+            "pix2dslr_batch_seconds",
+            "Seconds that a batch took on the device.",
+            device,
+            registry=registry,
+            buckets=_BATCH_BUCKETS,
+        )
+        self._device_up = Gauge(
+            "pix2dslr_device_up", "1 while the device works, 0 once it is given up.", device, registry=registry
+        )
+        self._device_lanes = Gauge(
+            "pix2dslr_device_lanes", "Batches that the device runs at a time.", device, registry=registry
         )
         self.waiting = Gauge(
             "pix2dslr_queue_tiles", "Admitted tiles that are not yet enhanced.", registry=self.registry
@@ -66,15 +83,44 @@ class Metrics:
             registry=self.registry,
         )
 
-    def batch_done(self, batch: BatchDone) -> None:
-        """Count a batch."""
-        self.tiles.inc(batch.tiles)
-        self.batches.inc()
-        self.batch_tiles.observe(batch.tiles)
+    def device(self, name: str, lanes: int) -> "DeviceMetrics":
+        """Return the metrics of a device, by its name, that runs so many batches at a time."""
+        self._device_lanes.labels(name).set(lanes)
+        return DeviceMetrics(
+            self._tiles.labels(name),
+            self._failed_batches.labels(name),
+            self._batch_tiles.labels(name),
+            self._batch_seconds.labels(name),
+            self._device_up.labels(name),
+        )
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+@dataclass(frozen=True)
+class DeviceMetrics:
+    """One device's metrics.
+
+    Attributes:
+        tiles: counts those that are enhanced.
+        failed: counts batches that it failed on.
+        batch_tiles, batch_seconds: of its batches.
+        up: whether it works.
+    """
+
+    tiles: Counter
+    failed: Counter
+    batch_tiles: Histogram
+    batch_seconds: Histogram
+    up: Gauge
+
+    def batch_done(self, tiles: int, seconds: float) -> None:
+        """Count a batch of so many tiles that took so many seconds."""
+        self.tiles.inc(tiles)
+        self.batch_tiles.observe(tiles)
+        self.batch_seconds.observe(seconds)
 
 
 class Stopwatch:

@@ -28,19 +28,38 @@ class Turns(Generic[Key, Item]):
         self._queues.setdefault(key, (group, deque()))[1].extend(items)
         self._waiting += len(items)
 
-    def waiting_with_next(self) -> int:
-        """How many items wait in the group that is next."""
+    def give_back(self, key: Key, group: Hashable, items: Sequence[Item]) -> None:
+        """Queue items of a key that were taken before, ahead of those that it has, in their order."""
+        if not items:
+            return
+        self._queues.setdefault(key, (group, deque()))[1].extendleft(reversed(items))
+        self._waiting += len(items)
+
+    def waiting_with_next(self, overdue: Sequence[Key] = ()) -> int:
+        """How many items wait in the group that is next; `overdue` as for `take`."""
         if not self._queues:
             return 0
-        group = next(iter(self._queues.values()))[0]
+        group = self._next_group(overdue)
         return sum(len(items) for other, items in self._queues.values() if other == group)
 
-    def take(self, most: int) -> list[Item]:
-        """Take up to `most` items of the next group: one of each key in turn, then one of each again."""
+    def take(self, most: int, overdue: Sequence[Key] = ()) -> list[Item]:
+        """Take up to `most` items of the next group: one of each key in turn, then one of each again.
+
+        Args:
+            most: how many, at least 1.
+            overdue: keys that get half of it before, the first one all that it has. With ever new keys a turn comes
+                ever more seldom, and who has many items would never be done.
+        """
         taken: list[Item] = []
         if not self._queues:
             return taken
-        group = next(iter(self._queues.values()))[0]
+        group = self._next_group(overdue)
+        for key in overdue:
+            items = self._of(key, group)
+            while items and len(taken) < max(1, most // 2):
+                taken.append(items.popleft())
+            if items is not None and not items:
+                del self._queues[key]
         while len(taken) < most:
             turn = [key for key, (other, _) in self._queues.items() if other == group][: most - len(taken)]
             if not turn:
@@ -54,6 +73,14 @@ class Turns(Generic[Key, Item]):
                     del self._queues[key]
         self._waiting -= len(taken)
         return taken
+
+    def _next_group(self, overdue: Sequence[Key]) -> Hashable:
+        key = next((key for key in overdue if key in self._queues), None)
+        return (next(iter(self._queues.values())) if key is None else self._queues[key])[0]
+
+    def _of(self, key: Key, group: Hashable) -> deque[Item] | None:
+        its, items = self._queues.get(key, (None, None))
+        return items if its == group else None
 
     def drop(self, key: Key) -> list[Item]:
         """Remove and return what a key has waiting."""

@@ -21,17 +21,18 @@ _CLOSE: Final = 0.03
 """A smaller batch that is slower by less than this part is preferred: who comes next waits for no longer than it."""
 
 
-def lanes_for(generator: Generator, threads: int) -> int:
-    """How many batches should run at a time.
+def lanes_for(generator: Generator, threads: int, devices: int = 1) -> int:
+    """How many batches should run at a time on each device.
 
     Args:
         generator: a loaded one.
         threads: CPU threads to use; 0 is as many as the container may.
+        devices: how many devices there are; on a CPU they share the threads.
 
     Returns:
         On a CPU one a thread; on a GPU two, so that one batch is brought and fetched while the other is computed.
     """
-    return (threads or cpu_threads()) if generator.device == "cpu" else 2
+    return max(1, (threads or cpu_threads()) // devices) if generator.device == "cpu" else 2
 
 
 def find_batch_sizes(generator: Generator, lanes: int) -> tuple[int, ...]:

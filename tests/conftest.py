@@ -30,7 +30,7 @@ def identity(identity_model: Path) -> Generator:
 
 @pytest.fixture(scope="session")
 def identity_scheduler(identity: Generator) -> Iterator[Scheduler]:
-    scheduler = Scheduler(lambda _: identity, batch_sizes=(1, 2, 4, 8))
+    scheduler = Scheduler([lambda _: identity], batch_sizes=(1, 2, 4, 8))
     yield scheduler
     scheduler.close()
 

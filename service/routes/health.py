@@ -9,6 +9,7 @@ router = APIRouter()
 metrics_router = APIRouter()
 """/metrics, which may have a port of its own."""
 
+_EXAMPLE = 'pix2dslr_tiles_total{device="cpu"} 1189.0\n'
 _NOW = {"Cache-Control": "no-store"}
 """What is true now is no news later."""
 
@@ -40,6 +41,7 @@ async def readyz(request: Request, response: Response) -> Readiness:
         ready=not reasons,
         reasons=reasons,
         device=generator.device,
+        devices=dict(state.devices),
         provider=generator.provider,
         cameras=list(state.loaded.cameras),
     )
@@ -50,9 +52,7 @@ async def readyz(request: Request, response: Response) -> Readiness:
     operation_id="metrics",
     summary="Prometheus metrics",
     response_class=Response,
-    responses={
-        200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": "pix2dslr_tiles_total 1189.0\n"}}}
-    },
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": _EXAMPLE}}}},
 )
 async def metrics(request: Request) -> Response:
     """Answer the metrics in Prometheus' text format."""

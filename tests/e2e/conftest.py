@@ -61,10 +61,12 @@ class Server:
         return httpx.Client(base_url=self.url, timeout=120, trust_env=False)
 
     def metric(self, name: str) -> float:
-        """Read one sample of /metrics by its whole name with labels."""
+        """Read a sample of /metrics by its whole name with labels, or by its name alone the sum over all labels."""
         with self.client() as client:
             lines = client.get("/metrics").text.splitlines()
-        return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " "))
+        found = [float(line.rpartition(" ")[2]) for line in lines if line.startswith((name + " ", name + "{"))]
+        assert found, name
+        return sum(found)
 
     def stop(self) -> int:
         """End it as an orchestrator would and return its exit code."""

@@ -223,4 +223,4 @@ def test_concurrent_requests_get_their_own_picture_back(identity_server: Server)
 def test_tiles_of_several_requests_shared_batches(identity_server: Server) -> None:
     with identity_server.client() as client:
         client.post("/enhance", files={"image": png(noise(600, 900))})
-    assert identity_server.metric("pix2dslr_batches_total") < identity_server.metric("pix2dslr_tiles_total")
+    assert identity_server.metric("pix2dslr_batch_tiles_count") < identity_server.metric("pix2dslr_tiles_total")

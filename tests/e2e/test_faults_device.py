@@ -105,7 +105,7 @@ def test_a_device_that_always_fails_is_told_by_the_probes_and_to_all_who_wait(
         problem(client.post("/enhance", files={"image": GOOD}), "not-ready", 503)
         assert client.get("/metrics").status_code == 200
         assert server.metric("pix2dslr_queue_tiles") == 0
-    server.wait_for("the device fails whatever it is given")
+    server.wait_for("fails whatever it is given")
     assert server.stop() == 0
 
 

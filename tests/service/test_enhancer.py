@@ -48,7 +48,7 @@ def test_an_identity_generator_gives_back_any_picture_bit_for_bit(
     seed: int,
 ) -> None:
     pixels = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (height, width, 3), dtype, endpoint=True)
-    scheduler = Scheduler(lambda _: identity, batch_sizes=batches)
+    scheduler = Scheduler([lambda _: identity], batch_sizes=batches)
     try:
         result = enhance(scheduler, pixels, overlap)
     finally:
@@ -60,7 +60,7 @@ def test_an_identity_generator_gives_back_any_picture_bit_for_bit(
 def test_every_tile_sees_the_whole_pictures_context(tmp_path: Path) -> None:
     path = write_generator(tmp_path / "m.onnx", context=CONTEXT, add_mean_of_context=True)
     generator = Generator(path, device="cpu", threads=1)
-    scheduler = Scheduler(lambda _: generator)
+    scheduler = Scheduler([lambda _: generator])
     pixels = np.zeros((500, 500, 3), np.uint8)
     pixels[:250] = 100  # no tile's own mean is the picture's, 50
     output = enhance(scheduler, pixels).picture.pixels
@@ -70,7 +70,7 @@ def test_every_tile_sees_the_whole_pictures_context(tmp_path: Path) -> None:
 
 def test_strength_0_is_the_source_and_half_is_half(tmp_path: Path) -> None:
     generator = Generator(write_generator(tmp_path / "m.onnx", invert=True), device="cpu", threads=1)
-    scheduler = Scheduler(lambda _: generator)
+    scheduler = Scheduler([lambda _: generator])
     pixels = np.full((300, 200, 3), 200, np.uint8)
     levels = [int(enhance(scheduler, pixels, strength=s).picture.pixels[150, 100, 0]) for s in (0, 0.5, 1)]
     scheduler.close()
@@ -104,7 +104,7 @@ def test_a_picture_that_is_given_up_is_let_go_of_at_once(identity: Generator) ->
         job.cancel()
         return identity
 
-    scheduler = Scheduler(generator_of, batch_sizes=(1,))
+    scheduler = Scheduler([generator_of], batch_sizes=(1,))
     enhancer = Enhancer(scheduler)
     pixels = np.zeros((600, 600, 3), np.uint8)
     held = weakref.ref(pixels)

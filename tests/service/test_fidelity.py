@@ -390,7 +390,7 @@ class TestColour:
         data = saved(transform.apply(Image.fromarray(colours)), "png", icc_profile=PROFILES[name]())
         picture = decode(data, read_header(data, PictureLimits(10**6)))
         generator = Generator(write_generator(tmp_path / "m.onnx", invert=True), device="cpu", threads=1)
-        scheduler = Scheduler(lambda _: generator)
+        scheduler = Scheduler([lambda _: generator])
         answer, half = (enhanced(scheduler, picture, strength=strength) for strength in (1.0, 0.5))
         scheduler.close()
         inverted = transform.apply(Image.fromarray(255 - as_srgb(picture)))

@@ -54,7 +54,7 @@ def gate(identity: Generator) -> Gate:
 
 @pytest.fixture
 def scheduler(gate: Gate) -> Iterator[Scheduler]:
-    made = Scheduler(lambda _: gate, batch_sizes=(1, 2, 4), max_tiles=16)  # type: ignore[arg-type, return-value]
+    made = Scheduler([lambda _: gate], batch_sizes=(1, 2, 4), max_tiles=16)  # type: ignore[list-item, return-value]
     yield made
     gate.open.set()
     made.close()
@@ -95,7 +95,7 @@ def _copy(tiles: npt.NDArray[np.uint8], i: int, out: npt.NDArray[np.uint8]) -> N
 
 
 def test_each_picture_gets_its_own_tiles_back_under_contention(identity: Generator) -> None:
-    scheduler = Scheduler(lambda _: identity, batch_sizes=(1, 2, 4, 8), lanes=3)
+    scheduler = Scheduler([lambda _: identity], batch_sizes=(1, 2, 4, 8), lanes=3)
     wrong: list[int] = []
 
     def client(number: int) -> None:
@@ -163,7 +163,7 @@ def test_a_deadline_ends_the_waiting(scheduler: Scheduler, gate: Gate) -> None:
 
 def scheduler_on(path: Path, **more: Any) -> Scheduler:
     generator = Generator(path, device="cpu", threads=1)
-    return Scheduler(lambda _: generator, **{"batch_sizes": (1, 2, 4, 8), **more})
+    return Scheduler([lambda _: generator], **{"batch_sizes": (1, 2, 4, 8), **more})
 
 
 def test_a_tile_that_the_device_fails_on_costs_its_picture_and_no_other(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_tile_that_the_device_fails_on_costs_its_picture_and_no_other(tmp_path
 def test_nothing_more_of_a_picture_runs_once_the_device_failed_on_it(tmp_path: Path) -> None:
     failures: list[int] = []
     model = write_generator(tmp_path / "m.onnx", fail_on_light=True)
-    scheduler = scheduler_on(model, on_failure=failures.append)
+    scheduler = scheduler_on(model, on_failure=lambda _, tiles: failures.append(tiles))
     with scheduler.admit(800, "c", 60) as job:
         futures = [submit(job, 8, 255) for _ in range(100)]
         for future in futures:
@@ -211,7 +211,7 @@ def test_nothing_more_of_a_picture_runs_once_the_device_failed_on_it(tmp_path: P
 def test_a_device_that_fails_now_and_then_is_not_noticed(tmp_path: Path) -> None:
     failures: list[int] = []
     model = write_generator(tmp_path / "m.onnx", fails=0.1)
-    scheduler = scheduler_on(model, lanes=2, on_failure=failures.append)
+    scheduler = scheduler_on(model, lanes=2, on_failure=lambda _, tiles: failures.append(tiles))
     tiles = np.random.default_rng(0).integers(0, 256, (400, TILE, TILE, 3), np.uint8)
     for _ in range(20):  # each fails somewhere with a chance of 99.5 %
         with scheduler.admit(len(tiles), "c", 60) as job:
@@ -259,6 +259,77 @@ def test_a_device_that_comes_back_in_time_is_not_noticed(scheduler: Scheduler, g
     assert scheduler.alive
 
 
+def two_devices(first: Gate, second: Gate, lanes: int = 1) -> Scheduler:
+    devices = [lambda _, gate=gate: gate for gate in (first, second)]
+    return Scheduler(devices, batch_sizes=(1, 2, 4), lanes=lanes)
+
+
+def test_two_devices_share_one_queue(identity: Generator) -> None:
+    first, second = Gate(identity), Gate(identity)
+    seen: list[BatchDone] = []
+    scheduler = Scheduler([lambda _: first, lambda _: second], batch_sizes=(1, 2, 4), on_batch=seen.append)  # type: ignore[list-item, return-value]
+    with scheduler.admit(8, "c", 30) as job:
+        future = submit(job, 8, 9)
+        assert first.entered.wait(30)
+        assert second.entered.wait(30), "while the first one works"
+        first.open.set()
+        second.open.set()
+        assert {tuple(np.unique(np.rint(tile * 255))) for tile in job.wait(future)} == {(9.0,)}
+    scheduler.close()
+    assert {batch.device for batch in seen} == {0, 1}
+    assert sum(batch.tiles for batch in seen) == 8
+
+
+def test_what_a_failing_device_holds_goes_to_another_and_nobody_notices(identity: Generator) -> None:
+    lanes = 2
+    good, bad = Gate(identity), Gate(identity)
+    good.open.set()
+    bad.open.set()
+    scheduler = two_devices(good, bad, lanes)
+    alone = scheduler._admission.seconds_per_tile
+    tiles = np.random.default_rng(0).integers(0, 256, (40, TILE, TILE, 3), np.uint8)
+    bad.broken = True
+    deadline = time.monotonic() + 60
+    while scheduler.working == (True, True):
+        assert time.monotonic() < deadline
+        with scheduler.admit(len(tiles), "c", 60) as job:
+            answer = job.wait(job.submit(len(tiles), partial(_copy, tiles)))
+            assert job.queue_s >= 0
+        np.testing.assert_array_equal(np.rint(np.stack(answer) * 255).astype(np.uint8), tiles)
+    assert scheduler.working == (True, False)
+    assert (scheduler.alive, scheduler.waiting) == (True, 0)
+    assert scheduler._admission.lanes == lanes
+    assert alone == 0
+    used = len(bad.batches)
+    with scheduler.admit(len(tiles), "c", 60) as job:
+        job.wait(job.submit(len(tiles), partial(_copy, tiles)))
+    assert len(bad.batches) <= used + lanes, "but for a probe under way, nothing more is tried there"
+    good.broken = True
+    with scheduler.admit(3, "c", 60) as job, pytest.raises(DeviceFailed):
+        job.wait(submit(job, 3))
+    assert (scheduler.working, scheduler.trouble) == ((False, False), "failed")
+    scheduler.close()
+
+
+def test_a_tile_that_breaks_devices_does_not_go_through_them_all(identity: Generator) -> None:
+    class Breaks(Gate):
+        def __call__(self, tiles: npt.NDArray[np.uint8], context: npt.NDArray[np.uint8]) -> npt.NDArray[np.floating]:
+            self.broken = self.broken or bool((tiles == 255).any())
+            return super().__call__(tiles, context)
+
+    gates = [Breaks(identity) for _ in range(3)]
+    for gate in gates:
+        gate.open.set()
+    devices = [lambda _, gate=gate: gate for gate in gates]
+    scheduler = Scheduler(devices, batch_sizes=(1,))
+    with scheduler.admit(1, "c", 60) as job, pytest.raises(InferenceFailed):
+        job.wait(submit(job, 1, 255))
+    assert sum(gate.broken for gate in gates) == 2
+    with scheduler.admit(2, "c", 60) as job:
+        assert len(job.wait(submit(job, 2, 7))) == 2
+    scheduler.close()
+
+
 class Small:
     """The real identity generator with memory for few tiles at once."""
 
@@ -276,7 +347,7 @@ class Small:
 
 def test_where_memory_runs_out_batches_are_halved_and_stay_so_for_a_while(identity: Generator) -> None:
     small = Small(identity, 3)
-    scheduler = Scheduler(lambda _: small, batch_sizes=(1, 2, 4, 8))  # type: ignore[arg-type, return-value]
+    scheduler = Scheduler([lambda _: small], batch_sizes=(1, 2, 4, 8))  # type: ignore[list-item, return-value]
     with scheduler.admit(160, "c", 60) as job:
         assert len(job.wait(submit(job, 160))) == 160
     assert small.batches == [8, 4, *[2] * 80], "halved until it fits, and then no batch fails any more"
@@ -306,7 +377,7 @@ def test_a_tile_that_can_not_be_cut_costs_its_picture_and_no_other(scheduler: Sc
 
 def test_a_batch_that_does_not_come_back_is_seen_and_not_waited_for(identity: Generator) -> None:
     gate = Gate(identity)
-    scheduler = Scheduler(lambda _: gate, lanes=2, batch_timeout_s=0.2)  # type: ignore[arg-type, return-value]
+    scheduler = Scheduler([lambda _: gate], lanes=2, batch_timeout_s=0.2)  # type: ignore[list-item, return-value]
     with scheduler.admit(1, "c", 30) as job:
         future = submit(job, 1)
         assert gate.entered.wait(30)
@@ -324,7 +395,7 @@ def test_a_batch_that_does_not_come_back_is_seen_and_not_waited_for(identity: Ge
 
 def test_a_batch_that_comes_back_late_is_forgiven(identity: Generator) -> None:
     gate = Gate(identity)
-    scheduler = Scheduler(lambda _: gate, batch_timeout_s=0.1)  # type: ignore[arg-type, return-value]
+    scheduler = Scheduler([lambda _: gate], batch_timeout_s=0.1)  # type: ignore[list-item, return-value]
     with scheduler.admit(1, "c", 30) as job:
         future = submit(job, 1)
         while scheduler.alive:
@@ -345,7 +416,7 @@ def test_a_thread_that_ends_is_seen_and_nobody_waits_for_it(identity: Generator,
             raise SystemExit  # which ends a thread without a word
         return identity(tiles, context)
 
-    scheduler = Scheduler(lambda _: enhance, lanes=lanes)  # type: ignore[arg-type, return-value]
+    scheduler = Scheduler([lambda _: enhance], lanes=lanes)  # type: ignore[list-item, return-value]
     with scheduler.admit(1, "c", 30) as job, pytest.raises(InferenceFailed):
         job.wait(submit(job, 1, 7))
     deadly = False
@@ -369,7 +440,7 @@ def test_a_thread_that_ends_is_seen_and_nobody_waits_for_it(identity: Generator,
 
 def test_closing_fails_what_waits_and_takes_nothing_more(identity: Generator) -> None:
     gate = Gate(identity)
-    scheduler = Scheduler(lambda _: gate, batch_sizes=(1,))  # type: ignore[arg-type, return-value]
+    scheduler = Scheduler([lambda _: gate], batch_sizes=(1,))  # type: ignore[list-item, return-value]
     with scheduler.admit(2, "c", 30) as job:
         future = submit(job, 2)
         assert gate.entered.wait(30)
@@ -386,7 +457,7 @@ def test_closing_fails_what_waits_and_takes_nothing_more(identity: Generator) ->
 
 def test_batches_and_times_are_told(identity: Generator) -> None:
     seen: list[BatchDone] = []
-    scheduler = Scheduler(lambda _: identity, batch_sizes=(1, 2), on_batch=seen.append)
+    scheduler = Scheduler([lambda _: identity], batch_sizes=(1, 2), on_batch=seen.append)
     start = time.monotonic()
     with scheduler.admit(5, "c", 30) as job:
         job.wait(submit(job, 5))
@@ -398,7 +469,7 @@ def test_batches_and_times_are_told(identity: Generator) -> None:
 
 
 def test_jobs_that_come_and_go_at_random_leave_nothing_behind(identity: Generator) -> None:
-    scheduler = Scheduler(lambda _: identity, batch_sizes=(1, 2, 4), max_tiles=64, lanes=2)
+    scheduler = Scheduler([lambda _: identity], batch_sizes=(1, 2, 4), max_tiles=64, lanes=2)
     dice = random.Random(0)
 
     def client(give_up: bool) -> None:
@@ -422,7 +493,7 @@ def test_jobs_that_come_and_go_at_random_leave_nothing_behind(identity: Generato
 
 def test_lanes_share_what_waits(identity: Generator) -> None:
     gate = Gate(identity)
-    scheduler = Scheduler(lambda _: gate, batch_sizes=(1, 2, 4, 8), lanes=2)  # type: ignore[arg-type, return-value]
+    scheduler = Scheduler([lambda _: gate], batch_sizes=(1, 2, 4, 8), lanes=2)  # type: ignore[list-item, return-value]
     with scheduler.admit(8, "c", 30) as job:
         future = submit(job, 8)
         while len(gate.batches) < 2:

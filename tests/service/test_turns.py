@@ -34,6 +34,38 @@ class TestTurns:
         assert len(turns) == 1
         assert turns.take(8) == [3]
 
+    def test_who_is_overdue_gets_half_before_the_others_take_turns(self) -> None:
+        turns: Turns[str, str] = Turns()
+        turns.add("new", "g", [f"n{i}" for i in range(9)])
+        turns.add("old", "g", [f"o{i}" for i in range(5)])
+        turns.add("oldest", "g", ["p0", "p1"])
+        assert turns.waiting_with_next(["gone", "oldest", "old"]) == 16
+        assert turns.take(8, ["gone", "oldest", "old"]) == ["p0", "p1", "o0", "o1", "n0", "o2", "n1", "o3"]
+        assert turns.take(1, ["old"]) == ["o4"]
+        assert turns.take(2, ["old"]) == ["n2", "n3"]
+        assert len(turns) == 5
+
+    def test_who_is_overdue_says_which_group_is_next(self) -> None:
+        turns: Turns[str, int] = Turns()
+        turns.add("a", "iphone", [1, 2])
+        turns.add("b", "sony", [3, 4, 5])
+        turns.add("c", "iphone", [6])
+        assert turns.waiting_with_next(["b", "c"]) == 3
+        assert turns.take(4, ["b", "c"]) == [3, 4, 5]
+        assert turns.take(4, ["b", "c"]) == [6, 1, 2]
+        assert len(turns) == 0
+
+    def test_what_is_given_back_goes_first_in_its_order(self) -> None:
+        turns: Turns[str, int] = Turns()
+        turns.add("a", "g", [1, 2, 3])
+        turns.add("b", "g", [4])
+        assert turns.take(3) == [1, 4, 2]
+        turns.give_back("a", "g", [1, 2])
+        turns.give_back("b", "g", [4])
+        turns.give_back("c", "g", [])
+        assert len(turns) == 4
+        assert turns.take(8) == [1, 4, 2, 3]
+
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 40)), max_size=60), st.integers(1, 16))
     def test_nobody_starves_and_nothing_is_lost(self, arrivals: list[tuple[int, int]], most: int) -> None:
         turns: Turns[int, tuple[int, int]] = Turns()

@@ -64,6 +64,10 @@ class Readiness(BaseModel):
     ready: Annotated[bool, Field(title="Ready")]
     reasons: Annotated[list[str], Field(description="Why not, where it is not ready.", title="Reasons")]
     device: Annotated[Literal["cuda", "cpu"] | None, Field(title="Device")] = None
+    devices: Annotated[
+        dict[str, bool],
+        Field(description="Whether each works, by name, such as `cuda:1`; one is enough to be ready.", title="Devices"),
+    ] = {}
     provider: Annotated[
         str | None, Field(description="ONNX Runtime's execution provider, read back.", title="Provider")
     ] = None
