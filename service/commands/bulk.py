@@ -89,7 +89,7 @@ def bulk(
     settings = settings_for(camera)
     options = Options(settings.camera, strength, overlap, format_, quality, metadata)
     places = _places(source, target, format_)
-    _set_ray_up(address)
+    set_ray_up(address)
     try:
         from service.commands import bulk_run
     except ModuleNotFoundError:
@@ -123,7 +123,7 @@ def bulk(
     raise typer.Exit(1 if told.counts.failed else 0)
 
 
-def _set_ray_up(address: str | None) -> None:
+def set_ray_up(address: str | None) -> None:
     """Set what Ray reads from the environment, some of it as it is imported."""
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0",  # nobody is told of its use

@@ -20,8 +20,8 @@ from service.commands.bulk_places import OWN, Place
 from service.commands.files import Stamp
 from service.commands.ledger import NAME as OF_ENHANCE
 
-_LINES_A_FILE: Final = 1000
-"""Where files can't grow each is written anew with every batch, some 200 bytes a line."""
+_LINES_A_FILE: Final = {True: 100_000, False: 1000}
+"""By whether files can grow: else each is written anew with every batch. A line has some 200 bytes."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Segment:
     def __init__(self, target: Place) -> None:
         self._target = target
         self._lines: list[str] = []
+        self._count = 0
         self._name = ""
         self._next_file()
 
@@ -76,10 +77,11 @@ class Segment:
             for each in made
         ]
         self._write([*lines, json.dumps({"failed": list(failed)})])
-        if not self._target.appends and len(self._lines) >= _LINES_A_FILE:
+        if self._count >= _LINES_A_FILE[self._target.appends]:
             self._next_file()
 
     def _write(self, lines: list[str]) -> None:
+        self._count += len(lines)
         if self._target.appends:
             self._target.append(self._name, _joined(lines))
         else:
@@ -88,6 +90,7 @@ class Segment:
 
     def _next_file(self) -> None:
         self._lines = []
+        self._count = 0
         self._name = f"{OWN}/{uuid.uuid4().hex}.jsonl"
 
 
@@ -106,21 +109,21 @@ class Known:
 
     def is_answer(self, target: str, stamp: Stamp) -> bool:
         """Whether this version of a file is an answer."""
-        return self._has("answer", target, stamp)
+        return self._has("answer", target, _told(stamp))
 
     def is_ours(self, target: str, stamp: Stamp, source: str, source_stamp: Stamp) -> bool:
         """Whether a file is an answer to a picture, in any version of either: under its name, or moved."""
         return (
             self._has("begun", target)
-            or self._has("name", target, stamp, source)
-            or self._has("stamp", target, stamp, source_stamp)
+            or self._has("name", target, _told(stamp), source)
+            or self._has("stamp", target, _told(stamp), _told(source_stamp))
         )
 
     def is_done(self, target: str, stamp: Stamp, source_stamp: Stamp, how: str) -> bool:
         """Whether a file is the answer to this version of a picture, made in this way."""
-        return self._has("done", target, stamp, source_stamp, how)
+        return self._has("done", target, _told(stamp), _told(source_stamp), how)
 
-    def _has(self, *facts: object) -> bool:
+    def _has(self, *facts: str) -> bool:
         wanted = np.uint64(_hash(*facts))
         place = int(np.searchsorted(self._hashes, wanted))
         return place < len(self._hashes) and bool(self._hashes[place] == wanted)
@@ -158,10 +161,14 @@ def _hashes_of(row: Mapping[str, Any]) -> Iterable[int]:
     )
 
 
-def _stamp(value: Any) -> Stamp:
-    return Stamp(**value) if isinstance(value, dict) else Stamp(*value)
+def _stamp(value: Any) -> str:
+    return _told(Stamp(**value) if isinstance(value, dict) else Stamp(*value))
 
 
-def _hash(*facts: object) -> int:
-    text = repr(facts).encode("utf-8", "surrogatepass")
+def _told(stamp: Stamp) -> str:
+    return f"{stamp.size} {stamp.mtime_ns}"
+
+
+def _hash(*facts: str) -> int:
+    text = "\0".join(facts).encode("utf-8", "surrogatepass")  # no name has a NUL in it
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")

@@ -9,7 +9,7 @@ from typing import Final
 
 from service.codec import Format
 from service.commands.bulk_ledger import Known
-from service.commands.bulk_places import Contents, LocalPlace, NoSuchPlace, Place, folders_of
+from service.commands.bulk_places import Contents, LocalPlace, NoSuchPlace, Place
 from service.commands.common import shown
 from service.commands.files import Said, Stamp, format_of, hidden, target_name
 
@@ -164,3 +164,21 @@ def called_from(source: Place, target: Place) -> str:
     if isinstance(source, LocalPlace) and isinstance(target, LocalPlace):
         return os.path.relpath(source.root.resolve(), target.root.resolve())
     return source.shown
+
+
+def folders_of(place: Place, without: str | None = None) -> Iterator[tuple[str, Contents | OSError]]:
+    """Walk a tree, a folder at a time and by name: (its name, "" for the root; what is in it, or why it can't be read).
+
+    Hidden folders are passed over, and one that is named; so are an object store's . and .., which could lead out.
+    """
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            contents = place.look(folder)
+        except OSError as error:
+            yield folder, error
+            continue
+        yield folder, contents
+        inner = (posixpath.join(folder, name) for name in sorted(contents.folders, reverse=True) if name[:1] != ".")
+        waiting += [name for name in inner if name != without]

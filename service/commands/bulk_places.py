@@ -7,7 +7,6 @@ does, in surrogates.
 import os
 import posixpath
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -289,21 +288,3 @@ def _in_one_request(url: str) -> str:
 
 def _name(text: str) -> str:
     return "" if text == "." else text
-
-
-def folders_of(place: Place, without: str | None = None) -> Iterator[tuple[str, Contents | OSError]]:
-    """Walk a tree, a folder at a time and by name: (its name, "" for the root; what is in it, or why it can't be read).
-
-    Hidden folders are passed over, and one that is named; so are an object store's . and .., which could lead out.
-    """
-    waiting = [""]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            contents = place.look(folder)
-        except OSError as error:
-            yield folder, error
-            continue
-        yield folder, contents
-        inner = (posixpath.join(folder, name) for name in sorted(contents.folders, reverse=True) if name[:1] != ".")
-        waiting += [name for name in inner if name != without]

@@ -147,10 +147,9 @@ def _dataset(listing: Listing, work: Work, pool: Pool, actors: int) -> ray.data.
         batch_format="pyarrow",
         num_cpus=work.cpus,
         num_gpus=pool.gpus or None,
-        # down to one: where a node is lost, its actors can only come back in the place of others with no more to do
-        compute=ray.data.ActorPoolStrategy(
-            min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=2
-        ),
+        # of one size: a pool that may shrink loses actors in the middle of a run and gets others, which load anew. Once
+        # the listing is at its end Ray lets those go that have no more to do; a lost node's come back in their place
+        compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
     )
     return dataset
 

@@ -61,7 +61,7 @@ def kill_tree(process: "subprocess.Popen[bytes]") -> int:
 
 @dataclass
 class Nodes:
-    """A Ray cluster: a head and another node, each of one CPU."""
+    """A Ray cluster: a head and another node, each of one CPU and, as far as Ray knows, one GPU."""
 
     address: str
     token: str
@@ -76,7 +76,7 @@ def nodes() -> Iterator[Nodes]:
         port = free.getsockname()[1]
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
     ray = str(Path(sys.executable).with_name("ray"))
-    common = ["--num-cpus=1", "--object-store-memory=80000000", "--block", "--disable-usage-stats"]
+    common = ["--num-cpus=1", "--num-gpus=1", "--object-store-memory=80000000", "--block", "--disable-usage-stats"]
     token = secrets.token_hex()
     environment = environment_with({}) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     running = []
@@ -111,7 +111,7 @@ def _listens(host: str, port: int) -> bool:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generator whose answers differ from what it gets, and that takes a moment for each."""
     folder = tmp_path_factory.mktemp("inverting")
-    write_generator(folder / "iphone.onnx", invert=True, convolutions=15)
+    write_generator(folder / "iphone.onnx", invert=True, convolutions=20)
     return folder
 
 
@@ -158,7 +158,8 @@ def test_a_killed_node_loses_nothing_and_does_nothing_twice(
     nodes: Nodes, run: Run, start: Start, models: Path, photos: Path, tmp_path: Path
 ) -> None:
     out, report = tmp_path / "out", tmp_path / "failed.jsonl"
-    arguments = ["bulk", str(photos), str(out), "--address", nodes.address, "--actors", "2", "--report", str(report)]
+    arguments = ["bulk", str(photos), str(out), "--address", nodes.address, "--report", str(report)]
+    arguments += ["--gpus-per-actor", "0.5"]  # there is room for two by the CPUs
 
     environment = environment_with({"models": models}) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": nodes.token}
 
@@ -177,8 +178,10 @@ def test_a_killed_node_loses_nothing_and_does_nothing_twice(
 
     second = begin()
     until(lambda: len(answers(out)) >= PICTURES // 2)
-    killed = kill_tree(nodes.other)
     at_kill = len(answers(out))
+    works = [child.cmdline()[:1] for child in psutil.Process(nodes.other.pid).children(recursive=True)]
+    assert any(name[0].startswith("ray::MapWorker") for name in works if name), works
+    killed = kill_tree(nodes.other)
     _, said = second.communicate(timeout=120)
     after = answers(out)
     good = {name for i in range(PICTURES) if i % (PICTURES // BROKEN) != 11 for name in [f"roll {i // 100}/{i:03}.png"]}

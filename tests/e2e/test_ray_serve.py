@@ -130,8 +130,9 @@ def test_replicas_share_the_load_and_a_killed_one_is_replaced(served: Served, th
 
     def counts() -> set[float]:
         """What the replicas say, whichever of them is asked."""
-        lines = "\n".join(through.get("/metrics").text for _ in range(20)).splitlines()
-        return {float(line.rpartition(" ")[2]) for line in lines if line.startswith("pix2dslr_tiles_total ")}
+        told = [through.get("/metrics").text.splitlines() for _ in range(20)]
+        tiles = [[line for line in lines if line.startswith("pix2dslr_tiles_total")] for lines in told]
+        return {sum(float(line.rpartition(" ")[2]) for line in lines) for lines in tiles}
 
     pictures = 31  # of one tile each: odd, so that the two tell different numbers
     with ThreadPoolExecutor(8) as clients:
