@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
+from service.cancellation import Cancellation
 from service.codec import Format, encode
 from service.commands.common import explain, shown, started
 from service.commands.display import Display
 from service.commands.interruption import Interruption
-from service.commands.parallel import Running, default_jobs, in_parallel
+from service.commands.parallel import default_jobs, in_parallel
 from service.pipeline import Overlap, Pipeline
 from service.scheduler import Cancelled
 from service.settings import Settings
@@ -123,7 +124,7 @@ class Batch:
         with started(self.settings) as state:
             pipeline = state.pipeline
 
-            def work(task: Task, running: Running) -> int:
+            def work(task: Task, running: Cancellation) -> int:
                 with self.display.file(task.name, task.size) as tiles_done:
                     return enhance_task(pipeline, self.options, task, running, tiles_done)
 
@@ -148,7 +149,7 @@ class Batch:
 
 
 def enhance_task(
-    pipeline: Pipeline, options: Options, task: Task, running: Running, tiles_done: Callable[[int, int], None]
+    pipeline: Pipeline, options: Options, task: Task, running: Cancellation, tiles_done: Callable[[int, int], None]
 ) -> int:
     """Read a picture, enhance it and write its answer; return how many pixels it has.
 

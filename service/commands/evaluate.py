@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from service.cancellation import Cancellation
 from service.commands.common import (
     CameraOption,
     JobsOption,
@@ -23,7 +24,7 @@ from service.commands.display import Display
 from service.commands.files import CantWrite, Said, is_folder, size_of, write_whole
 from service.commands.interruption import Interruption
 from service.commands.matching import match
-from service.commands.parallel import Running, default_jobs, in_parallel
+from service.commands.parallel import default_jobs, in_parallel
 from service.commands.tables import Failure, Row, as_csv, as_html, as_json, as_table, row_of
 from service.evaluation import admit, compare
 from service.pipeline import Overlap, Pipeline
@@ -136,7 +137,7 @@ def _measure(
     with started(settings) as state:
         pipeline = state.pipeline
 
-        def work(pair: _Pair, running: Running) -> Row:
+        def work(pair: _Pair, running: Cancellation) -> Row:
             with display.file(pair.name, pair.size) as tiles_done:
                 picture, reference = pair.picture.read_bytes(), _reference(pipeline, pair.reference)
                 ticket, header = admit(pipeline, picture, reference, options, running.attach)

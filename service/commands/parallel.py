@@ -1,13 +1,12 @@
 """Several pictures under way at once, so that the device never waits for one to be read, decoded or written."""
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Final, TypeVar
 
+from service.cancellation import Cancellation
 from service.commands.interruption import Interruption
 from service.generator import cpu_threads
-from service.scheduler import Job
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,33 +21,8 @@ def default_jobs() -> int:
     return min(cpu_threads() + 1, _MOST)
 
 
-class Running:
-    """One piece of work under way."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._job: Job | None = None
-        self._cancelled = False
-
-    def attach(self, job: Job) -> None:
-        """Say which job the work waits for; it is cancelled now where the work has been."""
-        with self._lock:
-            self._job = job
-            cancelled = self._cancelled
-        if cancelled:
-            job.cancel()
-
-    def cancel(self) -> None:
-        """Give up: what the work waits for raises `Cancelled` in its thread."""
-        with self._lock:
-            self._cancelled = True
-            job = self._job
-        if job is not None:
-            job.cancel()
-
-
 def in_parallel(
-    work: Callable[[Item, Running], Result],
+    work: Callable[[Item, Cancellation], Result],
     items: Iterable[Item | None],
     jobs: int,
     interruption: Interruption,
@@ -64,7 +38,7 @@ def in_parallel(
         interruption: is looked at ten times a second.
     """
     source, open_ = iter(items), True
-    running: dict[Future[Result], tuple[Item, Running]] = {}
+    running: dict[Future[Result], tuple[Item, Cancellation]] = {}
     with ThreadPoolExecutor(jobs, thread_name_prefix="picture") as pool:
         while True:
             while open_ and interruption.received is None and len(running) < jobs:
@@ -75,7 +49,7 @@ def in_parallel(
                     break
                 if item is None:
                     break
-                its = Running()
+                its = Cancellation()
                 running[pool.submit(work, item, its)] = item, its
             if interruption.received is not None:
                 open_ = False

@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from service import problems
 from service.archive import File, Names, ZipWriter
+from service.cancellation import Cancellation
 from service.codec import Format
-from service.routes.threads import Cancellation
 from service.scheduler import QueueFull
 from service.schemas import BatchError, BatchErrors
 

@@ -7,6 +7,7 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from service.archive import File, Limits
+from service.cancellation import Cancellation
 from service.codec import FORMATS, Format, Header, as_srgb, encode, media_type
 from service.edge.clients import client_of
 from service.edge.house import house_of
@@ -17,7 +18,7 @@ from service.problems import documented
 from service.quality import psnr, require_same_size, ssim
 from service.routes.batch import EnhancedZip
 from service.routes.pieces import InPieces
-from service.routes.threads import Cancellation, Threads, until_hung_up
+from service.routes.threads import Threads, until_hung_up
 from service.routes.upload import BINARY, Upload, form_schema, read_upload
 from service.schemas import EnhanceOptions
 from service.state import State, state_of

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
+from service.cancellation import Cancellation
 from service.codec import FORMATS, Picture, encode, media_type
 from service.codec import Header as PictureHeader
 from service.evaluation import Comparison, admit, compare, side_by_side
@@ -14,7 +15,7 @@ from service.pipeline import Ticket
 from service.problems import MalformedRequest, documented
 from service.routes.enhance import outcome_headers
 from service.routes.pieces import InPieces
-from service.routes.threads import Cancellation, Threads, until_hung_up
+from service.routes.threads import Threads, until_hung_up
 from service.routes.upload import form_schema, read_upload
 from service.schemas import EvaluateOptions, Evaluation
 from service.state import State, state_of

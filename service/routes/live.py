@@ -37,6 +37,7 @@ import anyio
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
+from service.cancellation import Cancellation
 from service.codec import FORMATS, encode, media_type
 from service.edge.budget import Reservation
 from service.edge.clients import client_of
@@ -49,7 +50,7 @@ from service.observation import record_of
 from service.pipeline import Ticket
 from service.problems import MalformedRequest, NotReady, name_of, response_to
 from service.quality import seam_index
-from service.routes.threads import Cancellation, Threads
+from service.routes.threads import Threads
 from service.scheduler import Cancelled, Job
 from service.schemas import LiveCancel, LiveOptions
 from service.state import State, state_of

@@ -4,8 +4,6 @@ What decides, the header and the place in the queue, never waits for pictures th
 at once, and not when a thread is free.
 """
 
-import threading
-import weakref
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
@@ -14,44 +12,15 @@ import anyio
 import anyio.to_thread
 from starlette.types import Receive
 
+from service.cancellation import Cancellation
 from service.pipeline import Ticket
 from service.problems import EXPECTED
-from service.scheduler import Cancelled, Job
+from service.scheduler import Cancelled
 
 Result = TypeVar("Result")
 
 _SMALL: Final = 64
 """Tiles of a small picture, up to 0.8 megapixels. Its thread needs little memory, and none that larger ones have."""
-
-
-class Cancellation:
-    """Carries a client's hanging up to the jobs that work for it, whichever comes first."""
-
-    def __init__(self) -> None:
-        self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
-        self._lock = threading.Lock()
-        self._cancelled = False
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the client hung up."""
-        return self._cancelled
-
-    def attach(self, job: Job) -> None:
-        """Cancel this job when the client hangs up, or now where it has."""
-        with self._lock:
-            self._jobs.add(job)
-            cancelled = self._cancelled
-        if cancelled:
-            job.cancel()
-
-    def cancel(self) -> None:
-        """The client hung up."""
-        with self._lock:
-            self._cancelled = True
-            jobs = list(self._jobs)
-        for job in jobs:
-            job.cancel()
 
 
 class Threads:

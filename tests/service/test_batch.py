@@ -13,9 +13,9 @@ import pytest
 from starlette.types import Message
 
 from service.archive import File
+from service.cancellation import Cancellation
 from service.codec import Format
 from service.routes.batch import UNDER_WAY, EnhancedZip
-from service.routes.threads import Cancellation
 from service.scheduler import QueueFull
 from service.schemas import BatchErrors
 
