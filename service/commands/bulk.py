@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TextIO
+from typing import Annotated, Any, Final, TextIO
 
 import typer
 from filelock import FileLock, Timeout
@@ -23,6 +23,10 @@ from service.commands.bulk_places import LocalPlace, NoSuchPlace, Place, open_pl
 from service.commands.common import (
     CameraOption,
     ForceOption,
+    FormatOption,
+    MetadataOption,
+    OverlapOption,
+    QualityOption,
     StrengthOption,
     examples,
     explain,
@@ -35,7 +39,6 @@ from service.commands.common import (
 )
 from service.commands.interruption import Interruption
 from service.commands.ledger import LOCK
-from service.pipeline import Overlap
 from service.settings import Settings
 
 _SAY_EVERY_S: Final = 0.2
@@ -68,10 +71,10 @@ def bulk(
     gpus_per_actor: Annotated[float, typer.Option(min=0, help="GPUs of each, or a part of one")] = 0,
     camera: CameraOption = None,
     strength: StrengthOption = 1.0,
-    overlap: Annotated[Overlap, typer.Option(help="pixels that tiles share: 16, the generator's own, 64")] = "balanced",
-    format_: Annotated[Format | None, typer.Option("--format", help="answer in it", show_default="as it came")] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="of formats with loss; WebP has none at 100")] = 95,
-    metadata: Annotated[Literal["keep", "strip"], typer.Option(help="what came with a picture")] = "keep",
+    overlap: OverlapOption = "balanced",
+    format_: FormatOption = None,
+    quality: QualityOption = 95,
+    metadata: MetadataOption = "keep",
     force: ForceOption = False,
     report: Annotated[
         Path | None, typer.Option(help="file that gets a JSON line for each picture that failed", dir_okay=False)

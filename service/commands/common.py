@@ -5,15 +5,16 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final, Literal, NoReturn
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from service.codec import PictureTooLarge
+from service.codec import Format, PictureTooLarge
 from service.commands.files import Said
 from service.logs import set_up_log
+from service.pipeline import Overlap
 from service.scheduler import DeviceFailed, InferenceFailed
 from service.settings import Settings
 from service.state import State
@@ -39,6 +40,10 @@ CameraOption = Annotated[
     str | None, typer.Option(help="whose generator", show_default="iphone", autocompletion=complete_camera)
 ]
 StrengthOption = Annotated[float, typer.Option(min=0, max=1, help="0 as it came, 1 the generator's answer")]
+OverlapOption = Annotated[Overlap, typer.Option(help="pixels that tiles share: 16, the generator's own, 64")]
+FormatOption = Annotated[Format | None, typer.Option("--format", help="answer in it", show_default="as it came")]
+QualityOption = Annotated[int, typer.Option(min=1, max=100, help="of formats with loss; WebP has none at 100")]
+MetadataOption = Annotated[Literal["keep", "strip"], typer.Option(help="what came with a picture")]
 JobsOption = Annotated[
     int | None, typer.Option("--jobs", "-j", min=1, help="pictures under way at once", show_default="by the CPUs")
 ]

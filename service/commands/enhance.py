@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import typer
 
@@ -16,7 +16,11 @@ from service.commands.batch import Batch, Options, Task
 from service.commands.common import (
     CameraOption,
     ForceOption,
+    FormatOption,
     JobsOption,
+    MetadataOption,
+    OverlapOption,
+    QualityOption,
     StrengthOption,
     examples,
     explain,
@@ -30,7 +34,6 @@ from service.commands.files import CantWrite, format_of, is_folder, size_of, tar
 from service.commands.folder import Folder
 from service.commands.ledger import FolderInUse, Ledger
 from service.commands.watch import Watch, WatchFailed
-from service.pipeline import Overlap
 
 STREAM: Final = Path("-")
 """Standard input as a source, standard output as a target."""
@@ -61,10 +64,10 @@ def enhance(
     ] = None,
     camera: CameraOption = None,
     strength: StrengthOption = 1.0,
-    overlap: Annotated[Overlap, typer.Option(help="pixels that tiles share: 16, the generator's own, 64")] = "balanced",
-    format_: Annotated[Format | None, typer.Option("--format", help="answer in it", show_default="as it came")] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="of formats with loss; WebP has none at 100")] = 95,
-    metadata: Annotated[Literal["keep", "strip"], typer.Option(help="what came with a picture")] = "keep",
+    overlap: OverlapOption = "balanced",
+    format_: FormatOption = None,
+    quality: QualityOption = 95,
+    metadata: MetadataOption = "keep",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="go on with pictures that come or change")] = False,
     force: ForceOption = False,
     jobs: JobsOption = None,

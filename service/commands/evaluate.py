@@ -11,6 +11,7 @@ from service.cancellation import Cancellation
 from service.commands.common import (
     CameraOption,
     JobsOption,
+    OverlapOption,
     StrengthOption,
     console_for_tables,
     examples,
@@ -27,7 +28,7 @@ from service.commands.matching import match
 from service.commands.parallel import default_jobs, in_parallel
 from service.commands.tables import Failure, Row, as_csv, as_html, as_json, as_table, row_of
 from service.evaluation import admit, compare
-from service.pipeline import Overlap, Pipeline
+from service.pipeline import Pipeline
 from service.scheduler import Cancelled
 from service.schemas import EvaluateOptions
 from service.settings import Settings
@@ -61,7 +62,7 @@ def evaluate(
     ],
     camera: CameraOption = None,
     strength: StrengthOption = 1.0,
-    overlap: Annotated[Overlap, typer.Option(help="pixels that tiles share: 16, the generator's own, 64")] = "balanced",
+    overlap: OverlapOption = "balanced",
     align: Annotated[bool, typer.Option("--align", help="register each reference with its picture first")] = False,
     csv: Annotated[Path | None, typer.Option(help="file for a line a picture; - is standard output")] = None,
     json: Annotated[Path | None, typer.Option(help="file for everything; - is standard output")] = None,
