@@ -25,6 +25,7 @@ from benchmarks.pictures import jpeg, of_megapixels
 from benchmarks.raw import Raw
 from benchmarks.server import Server, running_server
 from benchmarks.simulation import Arrival, Device, Machine, Simulation, least_connections
+from service.generator import cpu_threads
 from service.settings import SHIPPED_MODELS
 from service.tiling import plan
 from tests.onnx_files import write_generator
@@ -192,6 +193,7 @@ def validate(seconds: float) -> None:
     sizes = [FRAME, (720, 1280)]
     files = {plan(*size, 32).tiles: jpeg(*size) for size in sizes}
     settings = {"MAX_QUEUED_TILES": "1500"}
+    lanes = cpu_threads()
     print("\n| load | | seconds, median | 95 % | refused |")
     print("| ---: | --- | ---: | ---: | ---: |")
     with running_server(settings) as server:
@@ -199,7 +201,6 @@ def validate(seconds: float) -> None:
         for load in (0.6, 1.5):
             # the machine's pace changes by the minute: it is asked anew just before
             pace = run_clients(server, pictures, 8, seconds=max(5.0, seconds / 6)).tiles_per_second
-            lanes = Raw(IPHONE).lanes
             machine = Machine((Device(0.0, lanes / pace, lanes),), max_tiles=1500)
             mean = statistics.mean(files)
             arrivals = poisson(load * pace / mean, seconds, lambda dice: dice.choice(list(files)), seed=int(load * 10))

@@ -246,7 +246,7 @@ class Lane:
             log.warning("device %d works again", self._device.number)
             return [Attempt(attempt.items, revived=True)]
         log.error("device %d fails on a tile, though it does others", self._device.number)
-        self._fail([item for item in attempt.items if item in self._items])
+        self._fail(attempt.items)
         return []
 
     def _hand_over(self, suspect: Attempt[Item]) -> None:
@@ -254,7 +254,7 @@ class Lane:
 
         But for a tile that was suspected before: it may be what breaks them, one after the other.
         """
-        self._fail([(row, i) for row, i in suspect.items if (row, i) in self._items and i in row.moved])
+        self._fail((row, i) for row, i in suspect.items if i in row.moved)
         with self._lock:
             items = list(self._items)
             if not items or not self._batches.take_back(self._device, items):
@@ -277,8 +277,8 @@ class Lane:
         return True
 
     def _fail(self, items: Iterable[Item]) -> None:
-        """Give up on tiles, and on all that is left of their pictures."""
-        items = list(items)
+        """Give up on those tiles that the lane still holds, and on all that is left of their pictures."""
+        items = [item for item in items if item in self._items]
         self._finish(items)
         for row, _ in items:
             row.settle(InferenceFailed())

@@ -209,7 +209,7 @@ class Scheduler:
     def turn_away(self, tiles: int) -> QueueFull:
         """Say when to come again; as `Queue.turn_away`, for `Job` alone."""
         with self._changed:
-            seconds = self._admission.waiting * self._admission.seconds_per_tile
+            seconds = self.drain_s
         return QueueFull(tiles, self._max_tiles, whole_seconds(seconds / 2))
 
     def end(self, reason: Ended) -> None:
