@@ -28,7 +28,7 @@ _GREY_MODES: Final = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N")
 Image.MAX_IMAGE_PIXELS = None
 
 
-def _format_of(data: bytes) -> Format:
+def format_of(data: bytes) -> Format:
     """Tell the format by a file's first bytes.
 
     Raises:
@@ -65,7 +65,7 @@ def read_header(data: bytes, limits: PictureLimits) -> Header:
     Raises:
         UnsupportedFormat, UnsupportedSamples, MalformedPicture, PictureTooLarge, TooManyFrames, TooManyScans: see each.
     """
-    format_ = _format_of(data)
+    format_ = format_of(data)
     marks = _marks_of(data, limits.max_scans) if format_ == "jpeg" else None
     if format_ == "png" and not png.chunks_fit(data):
         raise MalformedPicture("its chunks are more than any writer makes, or claim more bytes than the file has")

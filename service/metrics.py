@@ -86,14 +86,13 @@ class Metrics:
         )
         self.decode_workers_ended = self._counter(
             "decode_workers_ended",
-            "Decode workers that were replaced: they died, or took too long for a file.",
+            "Decode workers that were replaced: they died, took too long (timeout) or too much memory for a file, kept "
+            "too much memory (grown), or could not decode a known good file (unfit).",
             "reason",
         )
         # shown at 0: what rises from nothing is no rise for Prometheus
         for end in ("result", "problem", "dropped", "cancelled"):
             self.live_frames.labels(end)
-        for reason in ("died", "timeout"):
-            self.decode_workers_ended.labels(reason)
         for stage in ("decode", "queue", "inference", "blend", "encode", "quality", "total"):
             self._stages.labels(stage)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):

@@ -254,7 +254,7 @@ _TABLE: Mapping[type[Exception], _Row] = {
     NotReady: _Row(Problem("not-ready", 503, "The service takes no pictures now"), str, lambda _: 1),
     NoDecodeWorker: _Row(
         Problem("not-ready", 503, "The service takes no pictures now"),
-        lambda _: "Others' pictures are being decoded; try again soon.",
+        lambda _: "No process is free, or works, to decode the picture; try again soon.",
         lambda _: 5,
     ),
     Closed: _Row(

@@ -7,14 +7,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, get_args
 
 from starlette.requests import HTTPConnection
 
 from service import codec
 from service.catalogue import Catalogue, Stopped
 from service.codec import PictureLimits
-from service.decoding.pool import DecodePool, NoDecodeWorker, decode_workers
+from service.decoding.pool import DecodePool, Ending, NoDecodeWorker, decode_workers
 from service.enhancer import Enhancer
 from service.generator import DeviceUnavailable
 from service.memory import resident_bytes
@@ -154,6 +154,8 @@ class State:
             log.info("files are decoded in this process")
             return codec
         settings, ends = self.settings, self.metrics.decode_workers_ended
+        for ending in get_args(Ending):
+            ends.labels(ending)  # shown at 0: what rises from nothing is no rise for Prometheus
         self._decoding = DecodePool(
             count, settings.decode_timeout_s, settings.request_timeout_s, lambda ending: ends.labels(ending).inc()
         )
@@ -242,6 +244,8 @@ class State:
             reasons.append("loading")
         elif self._scheduler is not None and (trouble := self._scheduler.trouble) is not None:
             reasons.append(_TROUBLE[trouble])
+        elif self._decoding is not None and not self._decoding.works:
+            reasons.append("without a process that decodes pictures")
         if self.draining:
             reasons.append("shutting down")
         return reasons

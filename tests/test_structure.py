@@ -69,8 +69,16 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
             },
         ),
         ("decoding/messages", {"service.picture"}),
-        ("decoding/worker", {f"service.{name}" for name in ("codec", "colour", "picture")} | DECODING),
-        ("decoding/pool", {f"service.{name}" for name in ("generator", "metadata", "picture")} | DECODING),
+        ("decoding/known", {f"service.{name}" for name in ("codec", "picture")} | DECODING),
+        (
+            "decoding/worker",
+            {f"service.{name}" for name in ("codec", "colour", "headers", "picture", "decoding.known")} | DECODING,
+        ),
+        ("decoding/process", {"service.picture"} | DECODING),
+        (
+            "decoding/pool",
+            {f"service.{name}" for name in ("generator", "metadata", "picture", "decoding.process")} | DECODING,
+        ),
         ("view", {"service.codec", "service.colour", "service.tiling"}),
         ("alignment", set()),
         ("archive", set()),

@@ -6,12 +6,13 @@ message is read into one of these models, or refused.
 
 import socket
 import struct
+from collections.abc import Callable
 from typing import Final, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from service import picture
-from service.picture import Header, PictureLimits
+from service.picture import Format, Header, PictureLimits
 
 _LENGTH: Final = struct.Struct("!Q")
 _MOST_BYTES: Final = 256 << 20
@@ -33,7 +34,7 @@ class Task(_Message):
     Attributes:
         length: bytes of the file.
         seconds: how long it may take.
-        memory: bytes of address space that it may take beyond what the worker has.
+        memory: bytes of resident memory that it may take; the service sees to it.
         limits: read the header, within these.
         header: decode the picture that this was said of.
     """
@@ -73,12 +74,31 @@ class Decoded(_Message):
     converted: bool
 
 
+class Ready(_Message):
+    """A worker waits for its next task, and has returned the memory of the last one.
+
+    Attributes:
+        formats: those of whose known good files it decodes; only the first message names them.
+    """
+
+    formats: frozenset[Format] = frozenset()
+
+
 class Answer(_Message):
-    """What came of a task; one of them. When a worker has started, none: it is ready."""
+    """What came of a task; one of them.
+
+    Attributes:
+        header: what `codec.read_header` returned.
+        decoded: how the samples follow that `codec.decode` returned.
+        failure: what either raised.
+        unfit: the file could not be decoded, and neither could the known good file of its format, or there is too
+            little memory.
+    """
 
     header: Header | None = None
     decoded: Decoded | None = None
     failure: Failure | None = None
+    unfit: bool = False
 
 
 Message = TypeVar("Message", bound=_Message)
@@ -133,33 +153,46 @@ def send(connection: socket.socket, message: _Message, *payload: bytes | memoryv
         raise Disconnected from None
 
 
-def receive(connection: socket.socket, kind: type[Message]) -> Message:
-    """Receive the next message; raises as `send`, and Disconnected where it is of no such kind."""
-    (length,) = _LENGTH.unpack(receive_bytes(connection, _LENGTH.size))
+def receive(connection: socket.socket, kind: type[Message], on_wait: Callable[[], None] | None = None) -> Message:
+    """Receive the next message; raises as `receive_into`, and Disconnected where it is of no such kind."""
+    (length,) = _LENGTH.unpack(receive_bytes(connection, _LENGTH.size, on_wait))
     if length > _MOST_BYTES:
         raise Disconnected
-    return parsed(kind, receive_bytes(connection, length))
+    return parsed(kind, receive_bytes(connection, length, on_wait))
 
 
-def receive_bytes(connection: socket.socket, length: int) -> bytes:
-    """Receive so many bytes; raises as `send`."""
+def receive_bytes(connection: socket.socket, length: int, on_wait: Callable[[], None] | None = None) -> bytes:
+    """Receive so many bytes; raises as `receive_into`."""
     room = bytearray(length)
-    receive_into(connection, memoryview(room))
+    receive_into(connection, memoryview(room), on_wait)
     return bytes(room)
 
 
-def receive_into(connection: socket.socket, room: memoryview) -> None:
-    """Receive as many bytes as there is room for; raises as `send`."""
-    try:
-        while room:
+def receive_into(connection: socket.socket, room: memoryview, on_wait: Callable[[], None] | None = None) -> None:
+    """Receive as many bytes as there is room for.
+
+    Args:
+        connection: where from.
+        room: where to.
+        on_wait: called whenever nothing came within the socket's timeout; what it raises ends the waiting.
+
+    Raises:
+        Disconnected: nobody is there.
+        TimeoutError: nothing came within the socket's timeout, and there is no `on_wait`.
+    """
+    while room:
+        try:
             came = connection.recv_into(room, min(len(room), _PIECE))
-            if not came:
-                raise Disconnected
-            room = room[came:]
-    except TimeoutError:
-        raise
-    except OSError:
-        raise Disconnected from None
+        except TimeoutError:
+            if on_wait is None:
+                raise
+            on_wait()
+            continue
+        except OSError:
+            raise Disconnected from None
+        if not came:
+            raise Disconnected
+        room = room[came:]
 
 
 def parsed(kind: type[Message], text: bytes) -> Message:

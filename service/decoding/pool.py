@@ -3,27 +3,27 @@
 Files and pixels go through a socket. Shared memory took three times as long for 12 megapixels, since all its small
 pages are faulted in anew for each picture, while what is received lies in the huge pages of an ordinary array. And
 whatever a worker answers, it has no hand in the service's memory.
+
+What a worker may use is bounded by its resident memory, which the service looks at. A limit of the address space counts
+what decoders' threads reserve and never use, 64 MB each, and makes decoders fail in words for damaged files.
 """
 
 import logging
 import os
 import queue
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, Literal
 
-import numpy as np
-
-from service.decoding.messages import Answer, Decoded, Disconnected, Task, exception_of, receive, receive_into, send
+from service.decoding.messages import Answer, Disconnected, Task, exception_of
+from service.decoding.process import Worker
 from service.generator import cpu_threads
 from service.metadata import NONE
 from service.picture import (
     DecodingTooCostly,
+    Format,
     Header,
     MalformedPicture,
     Picture,
@@ -34,17 +34,27 @@ from service.picture import (
 
 log = logging.getLogger(__name__)
 
-Ending = Literal["died", "timeout"]
+Ending = Literal["died", "timeout", "memory", "unfit", "grown"]
+"""Why a worker was replaced: see `_ENDINGS`."""
 
-_MEMORY: Final = 512 << 20
-"""Bytes that any file may take to be looked at, beyond the pixels: codecs' tables, threads' stacks, metadata."""
+_ENDINGS: Final[Mapping[Ending, str]] = {
+    "died": "died",
+    "timeout": "took too long for a file",
+    "memory": "took too much memory for a file",
+    "unfit": "could not decode a known good file",
+    "grown": "kept too much memory",
+}
+_MEMORY: Final = 256 << 20
+"""Bytes of memory that any file may take to be looked at, beyond the pixels: codecs' tables, metadata."""
 _MEMORY_A_BYTE: Final = 8
 """Copies of a file that metadata may cause."""
 _MEMORY_A_PIXEL: Final = 64
-"""Bytes of address space that decoding may take for each pixel; HEIC of ten bits took 40, everything else up to 22."""
+"""Bytes of memory that decoding may take for each pixel; HEIC of ten bits with alpha took 50, everything else 17."""
 _SECONDS_A_PIXEL: Final = 1e-6
 """HEIC of ten bits, the slowest, took a quarter of it on one core."""
 _ENOUGH: Final = 8
+_THREADS: Final = 4
+"""Threads that a decoder may use: several workers decode at a time."""
 _TRIES: Final = 3
 """Workers that may die over one file: somebody may have killed one, or all at once, for no fault of the file's."""
 _START_WITHIN_S: Final = 60
@@ -52,62 +62,11 @@ _PATIENCE_S: Final = 1.0
 
 
 class NoDecodeWorker(Exception):
-    """No decode worker could be had: all were busy for too long, or none can be started."""
+    """No decode worker could be had: all were busy for too long, none can be started, or none works."""
 
 
-class _Worker:
-    """One process."""
-
-    def __init__(self) -> None:
-        """Start it; raises OSError."""
-        self._connection, other = socket.socketpair()
-        with other:
-            # nothing of the service's settings, keys among them, is for a process that may be taken over
-            environment = {name: value for name, value in os.environ.items() if not name.startswith("PIX2DSLR_")}
-            try:
-                self._process = subprocess.Popen(  # noqa: S603  a module of our own
-                    [sys.executable, "-m", f"{__package__}.worker", str(other.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,  # libraries' words about a client's file
-                    env=environment | {"OPENBLAS_NUM_THREADS": "1"},
-                    pass_fds=(other.fileno(),),
-                    process_group=0,  # a terminal's Ctrl-C is for the service alone
-                )
-            except OSError:
-                self._connection.close()
-                raise
-
-    def wait_until_ready(self) -> None:
-        """Wait for its first word; raises Disconnected and TimeoutError."""
-        self._connection.settimeout(_START_WITHIN_S)
-        receive(self._connection, Answer)
-
-    @property
-    def process_id(self) -> int:
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def ask(self, task: Task, data: bytes) -> tuple[Answer, list[Pixels]]:
-        """Let it do a task with a file; raises Disconnected and TimeoutError, after which it is of no use."""
-        self._connection.settimeout(task.seconds)
-        send(self._connection, task, data)
-        answer = receive(self._connection, Answer)
-        samples: list[Pixels] = []
-        if answer.decoded is not None and task.header is not None:
-            samples = _rooms(answer.decoded, task.header)
-            for part in samples:
-                receive_into(self._connection, part.data.cast("B"))
-        return answer, samples
-
-    def end(self) -> None:
-        """Kill it."""
-        self._connection.close()
-        self._process.kill()
-        self._process.wait()
+class Unfit(Exception):
+    """A worker can't decode a known good file."""
 
 
 class DecodePool:
@@ -119,6 +78,7 @@ class DecodePool:
         timeout_s: float = 10.0,
         patience_s: float = 300.0,
         on_end: Callable[[Ending], None] = lambda _: None,
+        threads: int | None = None,
     ) -> None:
         """Start the workers; `wait_until_ready` says whether they run.
 
@@ -127,19 +87,23 @@ class DecodePool:
                 admitted, and must not wait for large ones to be decoded.
             timeout_s: seconds that a file may take, beyond one a megapixel.
             patience_s: seconds to wait for a worker that is free.
-            on_end: called when a worker died, or was ended since a file took too long.
+            on_end: called when a worker is replaced.
+            threads: how many a decoder may use; by the CPUs where absent.
         """
         self._timeout_s = timeout_s
         self._patience_s = patience_s
         self._on_end = on_end
+        self._threads = min(cpu_threads(), _THREADS) if threads is None else threads
         self._count = workers
         # in turns, so that one that died idle is found soon
-        self._free: queue.Queue[_Worker] = queue.Queue()
+        self._free: queue.Queue[Worker] = queue.Queue()
         self._for_pixels = threading.BoundedSemaphore(workers - 1)
         self._closed = threading.Event()
         self._lock = threading.Lock()
-        self._all: set[_Worker] = set()
+        self._all: set[Worker] = set()
         self._starting = 0
+        self._formats: frozenset[Format] = frozenset()
+        self._fails_to_start = False
         self._refill()
 
     @staticmethod
@@ -155,6 +119,11 @@ class DecodePool:
         """
         self._free.put(self._take(_START_WITHIN_S))
 
+    @property
+    def works(self) -> bool:
+        """Whether there is a worker, or one is on its way: False where those that are started fail."""
+        return not self._fails_to_start or bool(self.processes)
+
     def read_header(self, data: bytes, limits: PictureLimits) -> Header:
         """As `codec.read_header`.
 
@@ -163,9 +132,7 @@ class DecodePool:
             DecodingTooCostly: it takes too long, or too much memory.
             NoDecodeWorker: see there.
         """
-        task = Task(
-            length=len(data), seconds=self._timeout_s, memory=_MEMORY + _MEMORY_A_BYTE * len(data), limits=limits
-        )
+        task = Task(length=len(data), seconds=self._timeout_s, memory=_memory(data), limits=limits)
         header = self._ask(task, data)[0].header
         if header is None:
             raise MalformedPicture("the header can't be read")
@@ -185,7 +152,7 @@ class DecodePool:
         task = Task(
             length=len(data),
             seconds=self._timeout_s + _SECONDS_A_PIXEL * pixels,
-            memory=_MEMORY + _MEMORY_A_BYTE * len(data) + _MEMORY_A_PIXEL * pixels,
+            memory=_memory(data, pixels),
             header=replace(header, metadata=NONE),
         )
         if not self._for_pixels.acquire(timeout=self._patience_s):
@@ -214,30 +181,37 @@ class DecodePool:
             worker.end()
 
     def _ask(self, task: Task, data: bytes) -> tuple[Answer, list[Pixels]]:
-        for _ in range(_TRIES):
-            worker = self._take(self._patience_s)
+        """Let a worker do a task; what may be the worker's fault and not the file's is tried again on another."""
+        worker, renewed, deaths, killed = self._take(self._patience_s), False, 0, 0
+        while True:
             try:
                 answer, samples = worker.ask(task, data)
-                # here, since one that names no exception of ours makes no more sense than any other garbage
-                error = None if answer.failure is None else exception_of(answer.failure)
-            except TimeoutError:
-                self._replace(worker, "timeout")
-                raise DecodingTooCostly("time", task.seconds) from None
+                error = _fault_of_the_file(answer)
+            except (TimeoutError, MemoryError, Unfit) as lack:
+                ending, verdict = _verdict(lack, task)
+                if renewed:
+                    self._replace(worker, ending)
+                    raise verdict from None
+                worker, renewed = self._renew(worker, ending), True
             except Disconnected:
+                deaths += 1
+                killed += worker.was_killed
+                if deaths == _TRIES:
+                    # a new one decodes known good files, or there is none
+                    self._free.put(self._renew(worker, "died"))
+                    raise NoDecodeWorker if killed == _TRIES else MalformedPicture("decoding it fails") from None
                 self._replace(worker, "died")
-                continue
+                worker = self._take(self._patience_s)
             except BaseException:
                 self._replace(worker, "died")
                 raise
-            self._free.put(worker)
-            if error is None:
+            else:
+                self._free.put(worker)
+                if error is not None:
+                    raise error
                 return answer, samples
-            if isinstance(error, MemoryError):
-                raise DecodingTooCostly("memory", task.memory)
-            raise error
-        raise MalformedPicture("decoding it fails")
 
-    def _take(self, seconds: float) -> _Worker:
+    def _take(self, seconds: float) -> Worker:
         until = time.monotonic() + seconds
         while not self._closed.is_set():
             try:
@@ -247,22 +221,51 @@ class DecodePool:
                 if time.monotonic() > until:
                     break
                 continue
-            if worker.alive:
+            try:
+                worker.settle()
+            except (Disconnected, TimeoutError):
+                self._replace(worker, "died")
+                continue
+            if worker.grown:
+                self._replace(worker, "grown")
+            elif worker.alive:
                 return worker
-            self._replace(worker, "died")
+            else:
+                self._replace(worker, "died")
         raise NoDecodeWorker
 
-    def _replace(self, worker: _Worker, ending: Ending) -> None:
+    def _end(self, worker: Worker, ending: Ending, starting: int = 0) -> None:
         worker.end()
         with self._lock:
             self._all.discard(worker)
-        if self._closed.is_set():
-            return
-        log.warning("a decode worker %s and is replaced", ending if ending == "died" else "took too long")
-        self._on_end(ending)
+            self._starting += starting
+        if not self._closed.is_set():
+            log.warning("a decode worker %s and is replaced", _ENDINGS[ending])
+            self._on_end(ending)
+
+    def _replace(self, worker: Worker, ending: Ending) -> None:
+        """End a worker, and start another in a thread of its own."""
+        self._end(worker, ending)
         self._refill()
 
+    def _renew(self, worker: Worker, ending: Ending) -> Worker:
+        """End a worker, and return a new one in its place.
+
+        Raises:
+            NoDecodeWorker: none can be started; it is tried again in a thread.
+        """
+        self._end(worker, ending, starting=1)
+        try:
+            return self._started()
+        except (OSError, Disconnected, TimeoutError, Unfit):
+            with self._lock:
+                self._starting -= 1
+            self._refill()
+            raise NoDecodeWorker from None
+
     def _refill(self) -> None:
+        if self._closed.is_set():
+            return
         with self._lock:
             missing = self._count - len(self._all) - self._starting
             self._starting += missing
@@ -272,32 +275,74 @@ class DecodePool:
     def _start(self) -> None:
         """Start one worker, again and again until it runs."""
         while not self._closed.is_set():
-            worker = None
             try:
-                worker = _Worker()
-                worker.wait_until_ready()
-            except (OSError, Disconnected, TimeoutError) as error:
-                log.error("a decode worker can't be started: %s", error or type(error).__name__)  # noqa: TRY400
-                if worker is not None:
-                    worker.end()
+                worker = self._started()
+            except (OSError, Disconnected, TimeoutError, Unfit):
                 self._closed.wait(_PATIENCE_S)
                 continue
-            with self._lock:
-                self._starting -= 1
-                self._all.add(worker)
             self._free.put(worker)
-            if self._closed.is_set():
-                worker.end()
             return
+
+    def _started(self) -> Worker:
+        """Start one worker; raises OSError, Disconnected, TimeoutError and Unfit."""
+        worker = None
+        try:
+            worker = Worker(self._threads)
+            formats = worker.wait_until_ready()
+            self._check(formats)
+        except (OSError, Disconnected, TimeoutError, Unfit) as error:
+            log.error("a decode worker can't be started: %s", error or type(error).__name__)  # noqa: TRY400
+            self._fails_to_start = True
+            if worker is not None:
+                worker.end()
+            raise
+        self._fails_to_start = False
+        with self._lock:
+            self._formats |= formats
+            self._starting -= 1
+            self._all.add(worker)
+        if self._closed.is_set():
+            worker.end()
+        return worker
+
+    def _check(self, formats: frozenset[Format]) -> None:
+        """Raise Unfit where a new worker decodes fewer formats than one before it, or none."""
+        missing = self._formats - formats
+        if missing or not formats:
+            raise Unfit(f"it can't decode known good files: {', '.join(sorted(missing)) or 'of any format'}")
+
+
+def _memory(data: bytes, pixels: int = 0) -> int:
+    """Bytes of memory that a worker may take for a file."""
+    return _MEMORY + _MEMORY_A_BYTE * len(data) + _MEMORY_A_PIXEL * pixels
+
+
+def _fault_of_the_file(answer: Answer) -> Exception | None:
+    """Return what is wrong with the file, None where nothing is.
+
+    Raises:
+        MemoryError, Unfit: something else is wrong.
+        Disconnected: it names no exception of ours, and makes no more sense than any other garbage.
+    """
+    error = None if answer.failure is None else exception_of(answer.failure)
+    if isinstance(error, MemoryError):
+        raise error
+    if answer.unfit:
+        raise Unfit
+    return error
+
+
+def _verdict(lack: Exception, task: Task) -> tuple[Ending, Exception]:
+    """Say why a worker is replaced, and what becomes of the file where a new one fails likewise."""
+    match lack:
+        case TimeoutError():
+            return "timeout", DecodingTooCostly("time", task.seconds)
+        case MemoryError():
+            return "memory", DecodingTooCostly("memory", task.memory)
+        case _:
+            return "unfit", NoDecodeWorker()
 
 
 def decode_workers() -> int:
     """How many decode workers are enough: one a CPU, up to 8, since decoding takes a fraction of a picture's time."""
     return min(cpu_threads(), _ENOUGH) + 1
-
-
-def _rooms(decoded: Decoded, header: Header) -> list[Pixels]:
-    """Make room for a picture's pixels, and for its alpha where it has any."""
-    dtype, size = np.uint8 if decoded.bits == 8 else np.uint16, (header.height, header.width)
-    shapes = [(*size, 3), size] if decoded.alpha else [(*size, 3)]
-    return [np.empty(shape, dtype) for shape in shapes]

@@ -1,9 +1,11 @@
-"""`python -m service.decoding.worker DESCRIPTOR`: reads and decodes files for the service until it hangs up.
+"""`python -m service.decoding.worker DESCRIPTOR THREADS`: reads and decodes files for the service until it hangs up.
 
-Its own limits hold even where the service is gone: a timer of the system's ends it, whatever it hangs in.
+The service watches its memory and its time. Its own timer, one of the system's, holds even where the service is gone,
+and ends it whatever it hangs in.
 """
 
 import ctypes
+import mmap
 import signal
 import socket
 import sys
@@ -11,10 +13,25 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pillow_heif
+from PIL import AvifImagePlugin
 
 from service import codec
 from service.colour import space_of
-from service.decoding.messages import Answer, Decoded, Disconnected, Task, failure_of, receive, receive_bytes, send
+from service.decoding import known
+from service.decoding.messages import (
+    Answer,
+    Decoded,
+    Disconnected,
+    Ready,
+    Task,
+    failure_of,
+    receive,
+    receive_bytes,
+    send,
+)
+from service.headers import format_of
+from service.picture import Format, MalformedPicture
 
 try:
     import resource
@@ -29,26 +46,26 @@ _GRACE_S: Final = 5
 
 def work(connection: socket.socket) -> None:
     """Say that it is ready, then answer task after task until the other side hangs up."""
-    base = _address_space()
+    formats = known.decodable()
+    ready = Ready(formats=formats)
     try:
-        send(connection, Answer())
         while True:
+            send(connection, ready)
             task = receive(connection, Task)
             data = receive_bytes(connection, task.length)
-            _limit(base + task.memory if base else 0)
             # by default the signal kills
             signal.setitimer(signal.ITIMER_REAL, task.seconds + _GRACE_S)
-            answer, samples = _answer(task, data)
+            answer, samples = _answer(task, data, formats)
             send(connection, answer, *samples)
             del data, samples, answer
             signal.setitimer(signal.ITIMER_REAL, 0)
-            _limit(0)
             _give_back()
+            ready = Ready()
     except Disconnected:
         pass
 
 
-def _answer(task: Task, data: bytes) -> tuple[Answer, list[memoryview]]:
+def _answer(task: Task, data: bytes, formats: frozenset[Format]) -> tuple[Answer, list[memoryview]]:
     try:
         if task.limits is not None:
             header = codec.read_header(data, task.limits)
@@ -65,7 +82,19 @@ def _answer(task: Task, data: bytes) -> tuple[Answer, list[memoryview]]:
         )
         return Answer(decoded=decoded), [np.ascontiguousarray(part).data.cast("B") for part in parts]
     except Exception as error:  # noqa: BLE001  whatever it is, it is the file's
-        return Answer(failure=failure_of(error)), []
+        failure = failure_of(error)
+    # a decoder that lacks memory or threads says of a good file what it says of a damaged one
+    unfit = failure.kind == MalformedPicture.__name__ and not _is_fit(format_of(data), formats, task.memory)
+    return Answer(failure=failure, unfit=unfit), []
+
+
+def _is_fit(format_: Format, formats: frozenset[Format], memory: int) -> bool:
+    """Whether this process still decodes the known good file of a format, and can have a quarter of so many bytes."""
+    try:
+        mmap.mmap(-1, memory // 4, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except (OSError, ValueError):
+        return False
+    return format_ not in formats or known.decodes(format_)
 
 
 def _give_back() -> None:
@@ -74,20 +103,12 @@ def _give_back() -> None:
         _C.malloc_trim(0)
 
 
-def _limit(address_space: int) -> None:
-    """Let the process have no more bytes of address space than this; 0 lifts the limit."""
-    if resource is not None and sys.platform == "linux":
-        _, most = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (address_space or most, most))
-
-
-def _address_space() -> int:
-    """Bytes of address space that the process has, 0 where the system does not say."""
+def _end_first() -> None:
+    """Let the kernel, where the system runs out of memory, end this process before the service."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        Path("/proc/self/oom_score_adj").write_text("1000")
     except OSError:
-        return 0
-    return pages * resource.getpagesize()
+        pass
 
 
 if __name__ == "__main__":
@@ -97,5 +118,7 @@ if __name__ == "__main__":
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     if resource is not None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold somebody's picture
+    _end_first()
+    pillow_heif.options.DECODE_THREADS = AvifImagePlugin.DEFAULT_MAX_THREADS = int(sys.argv[2])
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         work(connection)

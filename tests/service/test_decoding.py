@@ -1,9 +1,11 @@
 """Decode workers: what they answer, and what becomes of a file when one of them ends."""
 
+import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -23,10 +25,12 @@ from service.codec import (
     PictureTooLarge,
     UnsupportedFormat,
 )
+from service.decoding import known
 from service.decoding.messages import Answer, Disconnected, Failure, Task, exception_of, failure_of, parsed
 from service.decoding.pool import DecodePool, Ending, NoDecodeWorker
 from service.picture import Header
 from tests import profiles
+from tests.heic_grid import grid_heic
 
 LIMITS = PictureLimits(10**6)
 
@@ -58,6 +62,12 @@ def workers() -> list[psutil.Process]:
         for child in psutil.Process().children()
         if child.status() != psutil.STATUS_ZOMBIE and "service.decoding.worker" in child.cmdline()
     ]
+
+
+def of(pool: DecodePool) -> list[psutil.Process]:
+    """The workers of a pool, once all of them run; the tests' pools have two."""
+    wait_for(lambda: len(pool.processes) == 2)
+    return [psutil.Process(process) for process in pool.processes]
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -165,7 +175,7 @@ def test_a_worker_that_names_an_exception_of_its_own_is_replaced(
         data = file_of(photo)
         # what only one that was taken over would say
         garbage = Answer(failure=Failure(kind="SystemExit"))
-        monkeypatch.setattr("service.decoding.pool._Worker.ask", lambda *_: (garbage, []))
+        monkeypatch.setattr("service.decoding.process.Worker.ask", lambda *_: (garbage, []))
         with pytest.raises(MalformedPicture):
             pool.read_header(data, LIMITS)
         monkeypatch.undo()
@@ -206,43 +216,196 @@ def test_one_that_is_killed_in_the_middle_costs_no_picture(
     assert set(endings[ended:]) == {"died"}
 
 
-def test_a_file_that_takes_too_long_is_given_up(photo: npt.NDArray[np.uint8]) -> None:
+def test_a_worker_that_hangs_costs_no_file(photo: npt.NDArray[np.uint8]) -> None:
     endings: list[Ending] = []
     pool = DecodePool(2, timeout_s=0.5, on_end=endings.append)
     try:
         pool.wait_until_ready()
-        data = file_of(photo)
+        data, hanging = file_of(photo), of(pool)
         header = pool.read_header(data, LIMITS)
-        for worker in workers():
+        for worker in hanging:
             worker.suspend()
-        with pytest.raises(DecodingTooCostly) as error:
-            pool.decode(data, header)
-        assert (error.value.what, error.value.limit) == ("time", 0.5 + 0.24)
+        np.testing.assert_array_equal(pool.decode(data, header).pixels, photo)
         assert endings == ["timeout"]
-        for worker in workers():
-            if worker.status() == psutil.STATUS_STOPPED:
+        for worker in hanging:
+            if worker.is_running():
                 worker.kill()
         np.testing.assert_array_equal(pool.decode(data, header).pixels, photo)
     finally:
         pool.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the limit holds on Linux alone")
-def test_a_file_that_takes_too_much_memory_is_refused_and_the_worker_stays(
-    pool: DecodePool, photo: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_takes_too_long_is_given_up_after_a_second_try(photo: npt.NDArray[np.uint8]) -> None:
+    endings: list[Ending] = []
+    pool = DecodePool(2, timeout_s=0.2, on_end=endings.append)
+    try:
+        pool.wait_until_ready()
+        data = file_of(np.tile(photo, (10, 10, 1)), "png")
+        header = replace(codec.read_header(data, PictureLimits(10**8)), height=1, width=1)  # so that it has 0.2 s alone
+        with pytest.raises(DecodingTooCostly) as error:
+            pool.decode(data, header)
+        assert (error.value.what, error.value.limit) == ("time", 0.2 + 1e-6)
+        assert endings == ["timeout"] * 2
+    finally:
+        pool.close()
+
+
+def test_a_file_that_takes_too_much_memory_is_refused(
+    photo: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = file_of(np.tile(photo, (10, 10, 1)), "bmp")
-    header = pool.read_header(data, PictureLimits(10**8))
-    monkeypatch.setattr("service.decoding.pool._MEMORY", 16 << 20)
-    monkeypatch.setattr("service.decoding.pool._MEMORY_A_BYTE", 1)
-    monkeypatch.setattr("service.decoding.pool._MEMORY_A_PIXEL", 1)
-    before = {worker.pid for worker in workers()}
-    with pytest.raises(DecodingTooCostly) as error:
-        pool.decode(data, header)
-    assert error.value.what == "memory"
-    monkeypatch.undo()
-    assert pool.decode(data, header).pixels.shape == (4000, 6000, 3)
-    assert {worker.pid for worker in workers()} == before
+    endings: list[Ending] = []
+    pool = DecodePool(2, on_end=endings.append)
+    try:
+        pool.wait_until_ready()
+        data = file_of(np.tile(photo, (20, 10, 1)), "jpeg")
+        header = pool.read_header(data, PictureLimits(10**8))
+        # what 48 megapixels really take, some 290 MB, is more than this
+        monkeypatch.setattr("service.decoding.pool._MEMORY", 64 << 20)
+        monkeypatch.setattr("service.decoding.pool._MEMORY_A_BYTE", 0)
+        monkeypatch.setattr("service.decoding.pool._MEMORY_A_PIXEL", 1)
+        with pytest.raises(DecodingTooCostly) as error:
+            pool.decode(data, header)
+        assert (error.value.what, error.value.limit) == ("memory", (64 << 20) + 48_000_000)
+        assert set(endings) == {"memory"}
+        monkeypatch.undo()
+        assert pool.decode(data, header).pixels.shape == (8000, 6000, 3)
+    finally:
+        pool.close()
+
+
+@pytest.fixture(scope="module")
+def every_kind(photo: npt.NDArray[np.uint8]) -> dict[str, bytes]:
+    """Valid files of every format, and of the kinds that make decoders start threads or take memory."""
+    files: dict[str, bytes] = {format_: file_of(photo[:320, :448], format_) for format_ in FORMATS}
+    large = np.tile(photo, (2, 2, 1))
+    files |= {f"large {format_}": file_of(large, format_) for format_ in FORMATS}
+    files["grid heic"] = grid_heic(np.tile(photo[:384, :512], (2, 2, 1)), 128)
+    deep = (photo.astype(np.uint16) * 257)[:200, :200]
+    deep_formats: tuple[Format, ...] = ("png", "tiff", "heic")
+    for format_ in deep_formats:
+        files[f"16-bit {format_}"] = codec.encode(Picture(deep, Header(format_, 200, 200)), format_)
+    files["clear png"] = codec.encode(Picture(deep, Header("png", 200, 200), deep[:, :, 0].copy()), "png")
+    return files
+
+
+@pytest.mark.parametrize("threads", [1, 64], ids=lambda threads: f"{threads} threads")
+def test_what_came_before_changes_no_answer(every_kind: dict[str, bytes], threads: int) -> None:
+    """Any order of valid files, each of them several times in a row, on workers that see all of them."""
+    limits, endings = PictureLimits(10**8), list[Ending]()
+    wanted = {name: codec.decode(data, codec.read_header(data, limits)) for name, data in every_kind.items()}
+    pool = DecodePool(2, timeout_s=60, on_end=endings.append, threads=threads)
+    try:
+        pool.wait_until_ready()
+
+        def answered(name: str) -> bool:
+            found = pool.decode(every_kind[name], pool.read_header(every_kind[name], limits))
+            return np.array_equal(found.pixels, wanted[name].pixels)
+
+        wrong = []
+        for seed in range(6):
+            rng = random.Random(seed)
+            order = [name for name in every_kind for _ in range(rng.choice((1, 1, 4)))]
+            rng.shuffle(order)
+            order[:0] = [rng.choice(order)] * 12  # the same one first, on every worker more than once
+            wrong += [(seed, place, name) for place, name in enumerate(order) if not answered(name)]
+            if seed % 2 == 0:  # and broken ones between them
+                with pytest.raises(MalformedPicture):
+                    pool.decode(every_kind["heic"][:-400], codec.read_header(every_kind["heic"], limits))
+        assert not wrong
+        assert not endings, "none had to be replaced for it"
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_known_good_files_are_decoded(format_: Format) -> None:
+    assert known.decodes(format_)
+    assert codec.read_header(known.file_of(format_), LIMITS).format == format_
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems can't limit another process")
+@pytest.mark.parametrize("kind", ["very large jpeg", "very large png", "heic", "grid heic", "avif"])
+def test_a_worker_that_lacks_something_costs_no_file(
+    every_kind: dict[str, bytes], photo: npt.NDArray[np.uint8], kind: str
+) -> None:
+    """What a decoder says of a good file then is not told: the file is tried on a new worker."""
+    endings: list[Ending] = []
+    pool = DecodePool(2, timeout_s=60, on_end=endings.append)
+    try:
+        pool.wait_until_ready()
+        for worker in of(pool):
+            # no more memory than it has reserved, and no thread, whose stack takes 8 MB
+            _, most = worker.rlimit(psutil.RLIMIT_AS)
+            worker.rlimit(psutil.RLIMIT_AS, (1 << 20, most))
+        very_large = np.tile(photo, (10, 10, 1)) if kind.startswith("very") else photo
+        data = every_kind.get(kind) or file_of(very_large, "jpeg" if kind.endswith("jpeg") else "png")
+        header = codec.read_header(data, PictureLimits(10**8))
+        for _ in range(3):
+            assert pool.read_header(data, PictureLimits(10**8)) == header
+            assert pool.decode(data, header).pixels.shape == (header.height, header.width, 3)
+        assert endings or not kind.startswith("very"), "small ones find room in what is reserved"
+        assert set(endings) <= {"unfit", "memory", "died"}
+    finally:
+        pool.close()
+
+
+def test_a_damaged_file_is_the_files_own_fault(pool: DecodePool, endings: list[Ending]) -> None:
+    ended = list(endings)
+    for format_ in FORMATS:
+        whole = known.file_of(format_)
+        header = codec.read_header(whole, LIMITS)
+        with pytest.raises(MalformedPicture):
+            pool.decode(whole[: len(whole) // 2], header)
+    assert endings == ended
+
+
+def test_a_pool_whose_workers_are_all_unfit_says_so(
+    photo: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endings: list[Ending] = []
+    pool = DecodePool(2, on_end=endings.append)
+    try:
+        pool.wait_until_ready()
+        assert pool.works
+        with monkeypatch.context() as patched:
+            # as one would answer that lacks memory from its start on; the real one can't be made to on demand
+            patched.setattr("service.decoding.process.Worker.ask", lambda *_: (Answer(unfit=True), []))
+            patched.setattr("service.decoding.process.Worker.wait_until_ready", lambda _: frozenset({"png"}))
+            with pytest.raises(NoDecodeWorker):
+                pool.read_header(file_of(photo), LIMITS)
+            for process in pool.processes:
+                psutil.Process(process).kill()
+            wait_for(lambda: not pool.works)
+        wait_for(lambda: pool.works)
+        assert pool.read_header(file_of(photo), LIMITS).height == 400
+        assert "unfit" in endings
+    finally:
+        pool.close()
+
+
+def test_a_worker_that_keeps_memory_is_replaced(photo: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    endings: list[Ending] = []
+    pool = DecodePool(2, on_end=endings.append)
+    try:
+        pool.wait_until_ready()
+        data = file_of(photo)
+        assert pool.read_header(data, LIMITS).height == 400
+        assert not endings
+        monkeypatch.setattr("service.decoding.process._GROWN", -(1 << 30))
+        with pytest.raises(NoDecodeWorker):
+            pool._take(2)
+        assert set(endings) == {"grown"}
+        monkeypatch.undo()
+        assert pool.read_header(data, LIMITS).height == 400
+    finally:
+        pool.close()
+
+
+def wait_for(holds: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def test_headers_do_not_wait_for_large_pictures(photo: npt.NDArray[np.uint8]) -> None:
