@@ -6,7 +6,6 @@ Pillow can't write 16-bit RGB, and OpenCV no metadata; samples are deflated by z
 import struct
 import zlib
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -204,7 +203,7 @@ def _check_developed(directory: Directory) -> None:
     if (
         directory.hint(PHOTOMETRIC) in _RAW_PHOTOMETRICS
         or directory.hint(COMPRESSION) in _RAW_COMPRESSIONS
-        or _DNG in directory
+        or len(directory.content(_DNG) or b"") == 4
     ):
         raise UnsupportedFormat(RAW)
 
@@ -313,7 +312,7 @@ def _nested(file: Directories, directory: Directory, tag: int) -> Tree | None:
     except MalformedPicture:
         return None
     # kinds beyond 12 are BigTIFF's, and offsets
-    entries = [each for each in found.entries(file.size) if each.kind <= 12 and each.tag != _INTEROP]
+    entries = [each for each in found.readable(file.size) if each.kind <= 12 and each.tag != _INTEROP]
     if not entries or not found.plausible:
         return None
     interoperability = _nested(file, found, _INTEROP) if tag == _EXIF else None

@@ -5,13 +5,11 @@ are asked for: a directory may list far more of them than are needed.
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from service.picture import MalformedPicture
 
@@ -52,50 +50,35 @@ class Tree:
 
 
 class Directory:
-    """A directory of a file; tags come in any order, and of equal ones the first counts."""
+    """A directory of a file; tags come in any order, and of equal ones the first counts.
 
-    def __init__(self, data: bytes, order: str, table: npt.NDArray[Any], next_: int) -> None:
+    Attributes:
+        entries: how many it has.
+        next: the offset of the next one, 0 where there is none.
+        plausible: whether most of it are tags of known kinds; an offset into samples or text leads to noise.
+    """
+
+    def __init__(self, data: bytes, order: str, rows: Iterable[tuple[int, int, int, bytes]], next_: int) -> None:
         self._data = data
         self._order = order
-        self._table = table
+        self._rows: dict[int, tuple[int, int, bytes]] = {}
         self.next = next_
-
-    def __len__(self) -> int:
-        return len(self._table)
+        self.entries = known = 0
+        for tag, kind, count, value in rows:
+            self.entries += 1
+            known += kind in _SIZES
+            self._rows.setdefault(tag, (kind, count, value))
+        self.plausible = 2 * known >= self.entries
 
     def __contains__(self, tag: int) -> bool:
-        return tag in self._places
-
-    @cached_property
-    def _places(self) -> dict[int, int]:
-        tags = self._table["tag"].tolist()
-        return dict(zip(reversed(tags), range(len(tags) - 1, -1, -1), strict=True))
-
-    @property
-    def plausible(self) -> bool:
-        """Whether most of it are tags of known kinds; an offset into samples or text leads to noise."""
-        return 2 * int(np.isin(self._table["kind"], list(_SIZES)).sum()) >= len(self)
+        return tag in self._rows
 
     def entry(self, tag: int, most: int | None = None) -> Entry | None:
         """Return a tag's values, so many at most; None where it is absent, of no known kind, or beyond the file."""
-        place = self._places.get(tag)
-        return None if place is None else self._at(place, most)
-
-    def entries(self, room: int) -> Iterator[Entry]:
-        """Return all that can be read, each tag once, and that take so many bytes together at most."""
-        for place in self._places.values():
-            row = self._table[place]
-            size = _SIZES.get(int(row["kind"]), 0) * int(row["count"])
-            entry = self._at(place) if size <= room else None
-            if entry is not None:
-                room -= size
-                yield entry
-
-    def _at(self, place: int, most: int | None = None) -> Entry | None:
-        row = self._table[place]
-        tag, kind, count = int(row["tag"]), int(row["kind"]), int(row["count"])
-        size = _SIZES.get(kind, 0) * count
-        value, start = row["value"].tobytes(), 0
+        if tag not in self._rows:
+            return None
+        kind, count, value = self._rows[tag]
+        size, start = _SIZES.get(kind, 0) * count, 0
         if size > len(value):
             start = int.from_bytes(value, "little" if self._order == "<" else "big")
             value = self._data
@@ -104,6 +87,15 @@ class Directory:
         count = count if most is None else min(count, most)
         return Entry(tag, kind, count, value[start : start + _SIZES[kind] * count])
 
+    def readable(self, room: int) -> Iterator[Entry]:
+        """Return all that can be read, each tag once, and that take so many bytes together at most."""
+        for tag, (kind, count, _) in self._rows.items():
+            size = _SIZES.get(kind, 0) * count
+            entry = self.entry(tag) if size <= room else None
+            if entry is not None:
+                room -= size
+                yield entry
+
     def content(self, tag: int) -> bytes | None:
         """Return a tag's bytes, whatever its kind."""
         entry = self.entry(tag)
@@ -111,7 +103,7 @@ class Directory:
 
     def check_count(self, tag: int) -> None:
         """Check that a tag lists no more values than a writer's would; raises MalformedPicture."""
-        if tag in self and int(self._table[self._places[tag]]["count"]) > _MAX_VALUES:
+        if tag in self and self._rows[tag][1] > _MAX_VALUES:
             raise MalformedPicture("a tag lists too many values")
 
     def numbers(self, tag: int) -> tuple[int, ...]:
@@ -157,12 +149,7 @@ class Directories:
         self.order = "<" if data[:1] == b"I" else ">"
         self.size = len(data)
         self._big = 43 in data[2:4]
-        number = "u8" if self._big else "u4"
-        value = "V8" if self._big else "V4"
-        self._row = np.dtype(
-            [(name, self.order + kind) for name, kind in (("tag", "u2"), ("kind", "u2"), ("count", number))]
-            + [("value", value)]
-        )
+        self._row = struct.Struct(self.order + ("HHQ8s" if self._big else "HHI4s"))
 
     def _number(self, place: int, letter: str) -> int:
         return int(struct.unpack_from(self.order + letter, self._data, place)[0])
@@ -180,20 +167,22 @@ class Directories:
         head = 8 if self._big else 2
         try:
             entries = self._number(place, "Q" if self._big else "H")
-            room = (len(self._data) - place - head) // self._row.itemsize
+            room = (len(self._data) - place - head) // self._row.size
             if cut:
                 entries = min(entries, room)
-            end = place + head + entries * self._row.itemsize
+            end = place + head + entries * self._row.size
             # a file may end without the offset of a next one
             following = (
                 0
                 if cut or end + (8 if self._big else 4) > len(self._data)
                 else self._number(end, "Q" if self._big else "I")
             )
-            table = np.frombuffer(self._data, self._row, entries, place + head)
-        except (struct.error, ValueError, OverflowError):
+        except (struct.error, OverflowError):
             raise MalformedPicture("the header can't be read") from None
-        return Directory(self._data, self.order, table, following)
+        if not 0 <= entries <= room:
+            raise MalformedPicture("the header can't be read")
+        rows = self._row.iter_unpack(memoryview(self._data)[place + head : end])
+        return Directory(self._data, self.order, rows, following)
 
     def chain(self) -> Iterator[Directory]:
         """Follow the directories from the first on, as far as they can be read and do not come round again.
@@ -217,7 +206,7 @@ class Directories:
             if len(seen) > 1 and not directory.plausible:
                 return
             yield directory
-            entries += len(directory)
+            entries += directory.entries
             place = directory.next
             if not place:
                 return
