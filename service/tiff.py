@@ -43,16 +43,16 @@ MASK, YCBCR, PALETTE, INKS = 4, 6, 3, 5
 CIELAB, ICCLAB, ITULAB = 8, 9, 10
 _COLOURS: Final = {0: 1, 1: 1, 2: 3, PALETTE: 1, INKS: 4, YCBCR: 3, CIELAB: 3, ICCLAB: 3, ITULAB: 3}
 """Channels besides alpha, by photometric interpretation."""
-_FAX: Final = (2, 3, 4, 32_771)
+_FAX: Final = (2, 3, 4)
 OLD_JPEG, _JPEG = 6, 7
 _PREDICTED: Final = (5, 8, 32_946, 34_925, 50_000)
 """Compressions that a predictor may precede: LZW, the two numbers of Deflate, LZMA, Zstandard."""
 _READ: Final = (1, *_FAX, OLD_JPEG, _JPEG, *_PREDICTED, 32_773, 32_809)
 _UNREAD: Final = {
-    9: "JBIG", 10: "JBIG", 34_661: "JBIG", 32_766: "NeXT's method", 32_908: "PixarFilm", 32_909: "PixarLog",
-    34_676: "LogLuv", 34_677: "LogLuv", 34_712: "JPEG 2000", 33_003: "JPEG 2000", 33_005: "JPEG 2000",
-    34_887: "LERC", 34_933: "PNG", 34_934: "JPEG XR", 22_610: "JPEG XR", 50_001: "WebP", 50_002: "JPEG XL",
-    52_546: "JPEG XL",
+    9: "JBIG", 10: "JBIG", 34_661: "JBIG", 32_766: "NeXT's method", 32_771: "fax coding in words", 32_908: "PixarFilm",
+    32_909: "PixarLog", 34_676: "LogLuv", 34_677: "LogLuv", 34_712: "JPEG 2000", 33_003: "JPEG 2000",
+    33_005: "JPEG 2000", 34_887: "LERC", 34_933: "PNG", 34_934: "JPEG XR", 22_610: "JPEG XR", 50_001: "WebP",
+    50_002: "JPEG XL", 52_546: "JPEG XL",
 }  # fmt: skip
 ANOTHER_COMPRESSION: Final = "save the TIFF with LZW or ZIP compression, or with none"
 _AS_USUAL: Final = "save the TIFF as grey, RGB or CMYK"
