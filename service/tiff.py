@@ -3,6 +3,7 @@
 Pillow can't write 16-bit RGB, and OpenCV no metadata; samples are deflated by zlib, EXIF is copied as it is.
 """
 
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from service.metadata import Metadata, iptc_resource, upright_exif, upright_xmp
 from service.picture import MalformedPicture, UnsupportedFormat, UnsupportedSamples
 from service.tiff_directories import (
     BYTE,
+    CLASSIC,
     LONG,
     SHORT,
     UNDEFINED,
@@ -59,6 +61,8 @@ _AS_USUAL: Final = "save the TIFF as grey, RGB or CMYK"
 _RAW_PHOTOMETRICS: Final = (32_803, 34_892)
 _RAW_COMPRESSIONS: Final = (262, 32_767, 32_769, 32_770, 34_713, 65_000, 65_535)
 """Of Kodak, Sony, Epson, Samsung, Nikon, Kodak again, and Pentax."""
+_RAW_MARKS: Final = re.compile(rb"II\*\0\x10\0\0\0CR|.{8}(?:IIII.waR|MMMMRaw)", re.DOTALL)
+"""Canon's, with the first directory behind it, and Phase One's."""
 RAW: Final = "it is a camera's raw file: send the JPEG that lies beside it, or a TIFF developed from it"
 
 
@@ -123,17 +127,20 @@ def layout_of(data: bytes) -> Layout:
         MalformedPicture: the tags can't be read, or claim what the file can't hold.
     """
     file = Directories(data)
-    if data[8:10] == b"CR" or data[8:12] in (b"IIII", b"MMMM"):  # Canon's, Phase One's
+    if _RAW_MARKS.match(data):
         raise UnsupportedFormat(RAW)
     page, first, pages, nested = _page_of(file)
     for tag in (OFFSETS, COUNTS, TILE_OFFSETS, TILE_COUNTS):
         page.check_count(tag)
     compression = page.number(COMPRESSION, 1)
     given = page.numbers(BITS) or (1,)
-    channels = page.number(SAMPLES, 3 if compression == OLD_JPEG and page.hint(PHOTOMETRIC) in (2, YCBCR) else 1)
+    usual = 3 if compression == OLD_JPEG and page.hint(PHOTOMETRIC) in (2, YCBCR) else len(given)
+    channels = page.number(SAMPLES, usual)
     if not 1 <= channels <= 16:
         raise MalformedPicture("it claims no channels, or more than a picture has")
     photometric = _photometric_of(page, compression, channels)
+    if photometric == YCBCR and channels == 1:
+        photometric = 1
     bits = given[:channels]
     _check_samples(page, photometric, compression, bits, channels)
     height, width = page.number(LENGTH, 0), page.number(WIDTH, 0)
@@ -285,9 +292,7 @@ def _records(iptc: bytes) -> bytes | None:
 
 def _exif_of(layout: Layout) -> bytes | None:
     """Copy what describes the picture into a TIFF structure of its own; what can't be read is left out."""
-    described = [
-        entry for tag in _KEPT for entry in [layout.page.entry(tag) or layout.first.entry(tag)] if entry is not None
-    ]
+    described = _kept(layout.page, layout.first)
     if layout.orientation != 1:
         described.append(numbers(layout.file.order, ORIENTATION, SHORT, [layout.orientation]))
     nested = {}
@@ -302,6 +307,12 @@ def _exif_of(layout: Layout) -> bytes | None:
     return upright_exif(mark(layout.file.order, 8) + packed(Tree(described, nested), layout.file.order, 8))[1]
 
 
+def _kept(*directories: Directory) -> list[Entry]:
+    """Return what describes a picture, each tag from the first directory that has it."""
+    found = [next(filter(None, (each.entry(tag) for each in directories)), None) for tag in _KEPT]
+    return [entry for entry in found if entry is not None and entry.kind <= CLASSIC]
+
+
 def _nested(file: Directories, directory: Directory, tag: int) -> Tree | None:
     """Read a directory that another points to; None where there is none or nothing but noise."""
     place = directory.hint(tag)
@@ -311,8 +322,7 @@ def _nested(file: Directories, directory: Directory, tag: int) -> Tree | None:
         found = file.at(place, cut=True)
     except MalformedPicture:
         return None
-    # kinds beyond 12 are BigTIFF's, and offsets
-    entries = [each for each in found.readable(file.size) if each.kind <= 12 and each.tag != _INTEROP]
+    entries = [each for each in found.readable(file.size) if each.kind <= CLASSIC and each.tag != _INTEROP]
     if not entries or not found.plausible:
         return None
     interoperability = _nested(file, found, _INTEROP) if tag == _EXIF else None
@@ -359,7 +369,7 @@ def _differences(strip: npt.NDArray[np.uint8 | np.uint16], order: str) -> bytes:
     """Each sample less the one to its left (TIFF 6.0, section 14)."""
     result = strip.copy()
     result[:, 1:] -= strip[:, :-1]
-    return result.astype(result.dtype.newbyteorder(order), copy=False).tobytes()
+    return result.astype(result.dtype.newbyteorder("<" if order == "<" else ">"), copy=False).tobytes()
 
 
 def _described(metadata: Metadata) -> tuple[str, Tree]:
@@ -372,7 +382,4 @@ def _described(metadata: Metadata) -> tuple[str, Tree]:
     except MalformedPicture:
         return "<", Tree([])
     nested = {tag: _nested(file, first, tag) for tag in (_EXIF, _GPS)}
-    return file.order, Tree(
-        [entry for tag in _KEPT for entry in [first.entry(tag)] if entry is not None],
-        {tag: tree for tag, tree in nested.items() if tree is not None},
-    )
+    return file.order, Tree(_kept(first), {tag: tree for tag, tree in nested.items() if tree is not None})

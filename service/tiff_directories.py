@@ -14,6 +14,8 @@ import numpy as np
 from service.picture import MalformedPicture
 
 BYTE, SHORT, LONG, RATIONAL, UNDEFINED = 1, 3, 4, 5, 7
+CLASSIC: Final = 12
+"""The last kind of values that describe; those behind it are offsets, or BigTIFF's."""
 MAX_PAGES: Final = 10_000
 _MAX_VALUES: Final = 1 << 20
 _MAX_ENTRIES: Final = 1 << 20

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from service import tiff
-from service.colour import STRIP, cmyk_to_srgb, lab_to_srgb, rounded
+from service.colour import cmyk_to_srgb, lab_to_srgb, rounded
 from service.picture import MalformedPicture, Pixels, UnsupportedSamples
 from service.tiff import Layout
-from service.tiff_directories import LONG, RATIONAL, SHORT, Entry, Tree, mark, numbers, packed
+from service.tiff_directories import CLASSIC, LONG, RATIONAL, SHORT, Entry, Tree, mark, numbers, packed
 
 # Pillow itself reads samples that are not compressed, and takes YCbCr's for one at every pixel
 TiffImagePlugin.READ_LIBTIFF = True
@@ -25,6 +25,8 @@ _COPIED: Final = (tiff.FILL_ORDER, 292, 293, 347, *range(512, 522), 529, 530, 53
 """Tags that say how samples are coded: fax options, tables of JPEGs, how YCbCr is sampled and meant."""
 _LOSSLESS: Final = b"\xff\xc3\0"
 """A lossless JPEG's frame header."""
+_PIECE: Final = 1 << 18
+"""Pixels of CIELAB that are converted at a time."""
 _ITU_RANGES: Final = ((0.0, 100.0), (-85.0, 85.0), (-75.0, 125.0))
 """Of L, a and b where a file names none (TIFF-FX, RFC 2301, tag 433)."""
 
@@ -89,8 +91,9 @@ def _coloured(samples: Pixels, layout: Layout) -> tuple[Pixels, bool]:
             return cmyk_to_srgb(inks, layout.icc_profile), True
         case tiff.CIELAB | tiff.ICCLAB | tiff.ITULAB:
             output = np.empty((*samples.shape[:2], 3), np.uint8)
-            for top in range(0, len(samples), STRIP):
-                rows = slice(top, top + STRIP)
+            each = max(1, _PIECE // layout.width)
+            for top in range(0, layout.height, each):
+                rows = slice(top, top + each)
                 output[rows] = lab_to_srgb(_lab(samples[rows], layout))
             return output, True
         case _:
@@ -274,7 +277,7 @@ def _file_of(
 def _sound(entry: Entry, order: str) -> bool:
     """Tell what a classic file holds, no fraction among it being over zero: libtiff refuses the picture for such."""
     fractions = np.frombuffer(entry.content, order + "u4") if entry.kind == RATIONAL else np.ones(2)
-    return entry.kind <= 12 and bool(fractions[1::2].all())
+    return entry.kind <= CLASSIC and bool(fractions[1::2].all())
 
 
 def _by_pillow(file: bytes) -> Pixels:
@@ -289,7 +292,7 @@ def _by_pillow(file: bytes) -> Pixels:
         raise UnsupportedSamples("of a rare combination of kinds", "save the TIFF as grey or RGB") from None
     with image:
         image.load()
-        samples = np.array(image)
-    if samples.dtype == np.bool_:
+        samples: Pixels = np.array(image)
+    if image.mode == "1":
         return np.multiply(samples, 255, dtype=np.uint8)
-    return np.asarray(samples.astype(samples.dtype.newbyteorder("="), copy=False))
+    return samples.astype(samples.dtype.newbyteorder("="), copy=False)
