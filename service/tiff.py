@@ -142,7 +142,7 @@ def layout_of(data: bytes) -> Layout:
     if photometric == YCBCR and channels == 1:
         photometric = 1
     bits = given[:channels]
-    _check_samples(page, photometric, compression, bits, channels)
+    _check_samples(page, file.order, photometric, compression, bits, channels)
     height, width = page.number(LENGTH, 0), page.number(WIDTH, 0)
     # a decoder makes room for one strip or tile as it is claimed to be
     room = max(_ROOM, 2 * width * height * channels)
@@ -225,7 +225,9 @@ def _photometric_of(page: Directory, compression: int, channels: int) -> int:
     return guessed
 
 
-def _check_samples(page: Directory, photometric: int, compression: int, bits: tuple[int, ...], channels: int) -> None:
+def _check_samples(
+    page: Directory, order: str, photometric: int, compression: int, bits: tuple[int, ...], channels: int
+) -> None:
     """Check that the samples are of a kind that is read."""
     if compression not in _READ:
         method = _UNREAD.get(compression, f"a method that is not known ({compression})")
@@ -243,6 +245,10 @@ def _check_samples(page: Directory, photometric: int, compression: int, bits: tu
         raise UnsupportedSamples("inks other than cyan, magenta, yellow and black", "save the TIFF as RGB or CMYK")
     if compression in (OLD_JPEG, _JPEG) and set(bits) != {8}:
         raise UnsupportedSamples(f"of {bits[0]} bits in a JPEG", ANOTHER_COMPRESSION)
+    if compression in (OLD_JPEG, _JPEG) and channels > 4:
+        raise UnsupportedSamples("more than four channels in a JPEG", ANOTHER_COMPRESSION)
+    if page.hint(FILL_ORDER) == 2 and (photometric == YCBCR or (bits[0] == 16 and order == ">")):
+        raise UnsupportedSamples("of bits in reverse order", "save the TIFF anew, as RGB")
     if photometric == YCBCR and (channels > 3 or (page.number(PLANAR, 1) == 2 and page.numbers(SAMPLING) != (1, 1))):
         raise UnsupportedSamples("YCbCr of channels that differ in size or are more than three", "save the TIFF as RGB")
     if compression in _PREDICTED and page.number(PREDICTOR, 1) not in (1, 2):

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin
 
 from service import tiff
 from service.colour import cmyk_to_srgb, lab_to_srgb, rounded
@@ -21,7 +21,7 @@ from service.tiff_directories import CLASSIC, LONG, RATIONAL, SHORT, Entry, Tree
 # Pillow itself reads samples that are not compressed, and takes YCbCr's for one at every pixel
 TiffImagePlugin.READ_LIBTIFF = True
 
-_COPIED: Final = (tiff.FILL_ORDER, 292, 293, 347, *range(512, 522), 529, 530, 531, 532)
+_COPIED: Final = (292, 293, 347, *range(512, 522), 529, 530, 531, 532)
 """Tags that say how samples are coded: fax options, tables of JPEGs, how YCbCr is sampled and meant."""
 _LOSSLESS: Final = b"\xff\xc3\0"
 """A lossless JPEG's frame header."""
@@ -52,15 +52,14 @@ def decode(data: bytes) -> tuple[Pixels, bool]:
         if layout.compression == tiff.OLD_JPEG or (layout.jpeg and _LOSSLESS in data):
             raise UnsupportedSamples("JPEGs of an old or lossless kind", tiff.ANOTHER_COMPRESSION) from None
         raise
-    alpha = None
-    if layout.alpha is not None:
-        alpha = samples[:, :, layout.alpha : layout.alpha + 1]
     colours, srgb = _coloured(samples[:, :, : layout.colours], layout)
-    if alpha is None:
+    if layout.alpha is None:
         return np.ascontiguousarray(colours[:, :, 0] if colours.shape[2] == 1 else colours), srgb
-    if srgb or layout.photometric == tiff.PALETTE:
-        alpha = rounded(alpha)
-    merged = np.concatenate([colours, alpha], axis=2)
+    if layout.photometric in (1, 2) and layout.alpha == layout.colours:
+        merged = np.ascontiguousarray(samples[:, :, : layout.alpha + 1])
+    else:
+        alpha = samples[:, :, layout.alpha : layout.alpha + 1]
+        merged = np.concatenate([colours, alpha if alpha.dtype == colours.dtype else rounded(alpha)], axis=2)
     if layout.premultiplied:
         _divide(merged)
     return merged, srgb
@@ -145,8 +144,9 @@ def _one_by_one(data: bytes, layout: Layout) -> Pixels:
     decoded = []
     for plane in range(planes):
         here = slice(plane * blocks, (plane + 1) * blocks)
-        file = _file_of(data, layout, layout.width * within, within, places[here], counts[here], _grey(layout))
-        rows = _by_pillow(file).reshape(layout.height, layout.width, within)
+        rows = _by_pillow(
+            _file_of(data, layout, layout.width * within, within, places[here], counts[here], _grey(layout))
+        ).reshape(layout.height, layout.width, within)
         if layout.differences:
             tile = layout.page.number(tiff.TILE_WIDTH, layout.width)
             for left in range(0, layout.width, tile):
@@ -171,14 +171,15 @@ def _grey(layout: Layout) -> list[Entry]:
 def _whole(data: bytes, layout: Layout) -> Pixels:
     """Decode pixels whose channels are coded together, as (H, W, C): YCbCr as RGB, others as they are."""
     order, channels = layout.file.order, layout.channels
+    kind, colours = (layout.photometric, 3) if layout.photometric == tiff.YCBCR else (1, 1) if channels < 3 else (2, 3)
     described = [
         numbers(order, tiff.BITS, SHORT, [layout.bits] * channels),
-        numbers(order, tiff.PHOTOMETRIC, SHORT, [1 if layout.grey else layout.photometric]),
+        numbers(order, tiff.PHOTOMETRIC, SHORT, [kind]),
         numbers(order, tiff.SAMPLES, SHORT, [channels]),
         numbers(order, tiff.PLANAR, SHORT, [2 if layout.planar else 1]),
     ]
-    if channels > layout.colours:
-        described.append(numbers(order, tiff.EXTRA, SHORT, [2] * (channels - layout.colours)))
+    if channels > colours:
+        described.append(numbers(order, tiff.EXTRA, SHORT, [2]))
     if layout.differences:
         described.append(numbers(order, tiff.PREDICTOR, SHORT, [2]))
     places, counts = _blocks(data, layout)
@@ -251,13 +252,12 @@ def _file_of(
         described: the tags of the samples' kind.
     """
     order, page = layout.file.order, layout.page
-    entries = [*described]
-    for tag, value in (
-        (tiff.WIDTH, width),
-        (tiff.LENGTH, layout.height),
-    ):
-        entries.append(numbers(order, tag, LONG, [value]))
-    entries.append(numbers(order, tiff.COMPRESSION, SHORT, [layout.compression]))
+    entries = [
+        *described,
+        numbers(order, tiff.WIDTH, LONG, [width]),
+        numbers(order, tiff.LENGTH, LONG, [layout.height]),
+        numbers(order, tiff.COMPRESSION, SHORT, [layout.compression]),
+    ]
     across, down = _block_size(layout, counts)
     if tiff.TILE_WIDTH in page:
         entries.append(numbers(order, tiff.TILE_WIDTH, LONG, [across * stretch]))
@@ -266,6 +266,8 @@ def _file_of(
     else:
         entries.append(numbers(order, tiff.ROWS, LONG, [down]))
         tags = tiff.OFFSETS, tiff.COUNTS
+    if page.hint(tiff.FILL_ORDER) == 2 and not layout.jpeg:
+        entries.append(numbers(order, tiff.FILL_ORDER, SHORT, [2]))
     entries += [numbers(order, tag, LONG, values) for tag, values in zip(tags, (places, counts), strict=True)]
     entries += [entry for tag in _COPIED for entry in [page.entry(tag)] if entry is not None and _sound(entry, order)]
     start = len(data) + len(data) % 2
@@ -281,18 +283,11 @@ def _sound(entry: Entry, order: str) -> bool:
 
 
 def _by_pillow(file: bytes) -> Pixels:
-    """Decode a file of one page, as (H, W) or (H, W, C).
-
-    Raises:
-        UnsupportedSamples: of a combination that Pillow does not read.
-    """
-    try:
-        image = Image.open(io.BytesIO(file), formats=["TIFF"])
-    except UnidentifiedImageError:
-        raise UnsupportedSamples("of a rare combination of kinds", "save the TIFF as grey or RGB") from None
-    with image:
+    """Decode a file of one page, as (H, W) or (H, W, C)."""
+    with Image.open(io.BytesIO(file), formats=["TIFF"]) as image:
         image.load()
-        samples: Pixels = np.array(image)
-    if image.mode == "1":
+        bits, samples = image.mode == "1", np.asarray(image)
+    del image  # it holds the samples once more
+    if bits:
         return np.multiply(samples, 255, dtype=np.uint8)
-    return samples.astype(samples.dtype.newbyteorder("="), copy=False)
+    return np.array(samples, samples.dtype.newbyteorder("="))  # its own can't be written to

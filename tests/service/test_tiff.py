@@ -501,7 +501,17 @@ class TestSamples:
         image.save(written, "tiff", compression="jpeg", quality=95, exif=exif)
         with Image.open(io.BytesIO(written.getvalue())) as seen:
             truth = np.asarray(seen.convert("RGB"))
-        assert np.abs(read(written.getvalue()).pixels.astype(int) - truth).max() <= (60 if mode == "CMYK" else 1)
+        assert np.abs(read(written.getvalue()).pixels.astype(int) - truth).max() <= 1
+
+    @pytest.mark.parametrize(("bits", "channels"), [(1, 1), (4, 1), (8, 1), (8, 3), (16, 1), (16, 3)])
+    def test_bits_in_reverse_order(self, bits: int, channels: int) -> None:
+        samples = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH * channels * bits // 8), np.uint8)
+        turned = np.packbits(np.unpackbits(samples).reshape(-1, 8)[:, ::-1], axis=1)
+        tags = [Tag(258, SHORT, [bits] * channels), Tag(277, SHORT, [channels]), Tag(279, LONG, [samples.size])]
+        tags.append(Tag(262, SHORT, [2 if channels == 3 else 1]))
+        expected = read(file(usual(WIDTH, HEIGHT, *tags), pixels=samples.tobytes())).pixels
+        result = read(file(usual(WIDTH, HEIGHT, *tags, Tag(266, SHORT, [2])), pixels=turned.tobytes()))
+        np.testing.assert_array_equal(result.pixels, expected)
 
     @pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
     @pytest.mark.parametrize("fill", [1, 2])
@@ -599,6 +609,11 @@ class TestUnsupported:
                 [Tag(259, SHORT, [7]), Tag(258, SHORT, [16] * 3)],
                 "They are of 16 bits in a JPEG: save the TIFF with LZW",
             ),
+            (
+                [Tag(259, SHORT, [7]), Tag(258, SHORT, [8] * 5), Tag(277, SHORT, [5])],
+                "They are more than four channels",
+            ),
+            ([Tag(262, SHORT, [6]), Tag(266, SHORT, [2])], "They are of bits in reverse order: save the TIFF anew"),
             ([Tag(259, SHORT, [5]), Tag(317, SHORT, [3])], "They are predicted in a way that is not read: save the"),
         ],
     )
