@@ -286,7 +286,8 @@ def _by_pillow(file: bytes) -> Pixels:
     """Decode a file of one page, as (H, W) or (H, W, C)."""
     with Image.open(io.BytesIO(file), formats=["TIFF"]) as image:
         image.load()
-        bits, samples = image.mode == "1", np.asarray(image)
+        bits = image.mode == "1"
+        samples: Pixels = np.asarray(image)
     del image  # it holds the samples once more
     if bits:
         return np.multiply(samples, 255, dtype=np.uint8)
