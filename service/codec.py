@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from service import heif, metadata, tiff
+from service import heif, metadata
 from service.colour import converted, is_srgb, rounded, space_of
 from service.decoders import samples_of
 from service.encoders import written
@@ -98,8 +98,6 @@ def decode(data: bytes, header: Header) -> Picture:
     try:
         with warnings.catch_warnings(action="ignore"):
             samples, header = samples_of(data, header)
-    except tiff.Unreadable as error:
-        raise MalformedPicture(str(error)) from None
     except (MalformedPicture, UnsupportedSamples, MemoryError):
         raise
     except Exception as error:

@@ -27,6 +27,8 @@ _SRGB_TO_XYZ: Final = np.array(
     [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
 )
 """Linear sRGB to XYZ under D50, by Bradford's adaptation: what the profiles of sRGB hold."""
+_D50: Final = _SRGB_TO_XYZ.sum(axis=1)
+"""XYZ of white."""
 _LUMA: Final = np.array([0.2126, 0.7152, 0.0722], np.float32)
 _NEAR_SRGB: Final = 1.5
 """Levels of 8 bits: the many makers' sRGB profiles differ by less than this, and any other space by far more."""
@@ -351,8 +353,17 @@ def cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> Bytes:
     return output
 
 
-def lab_to_srgb(image: Image.Image) -> Bytes:
-    """Convert a CIELAB picture under D50, Pillow's mode LAB, to sRGB, uint8 (H, W, 3)."""
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-    transform = ImageCms.buildTransform(lab, _srgb(), "LAB", "RGB", *_INTENT)
-    return np.asarray(transform.apply(image), np.uint8)
+def lab_to_srgb(lab: Floats) -> Bytes:
+    """Convert CIELAB under D50 to sRGB.
+
+    Args:
+        lab: float32 (H, W, 3), L in 0..100, a and b.
+
+    Returns:
+        uint8 (H, W, 3); what lies outside sRGB is clipped.
+    """
+    height = (lab[:, :, 0] + 16) / 116
+    roots = np.stack([height + lab[:, :, 1] / 500, height, height - lab[:, :, 2] / 200], axis=2)
+    xyz = np.where(roots > 6 / 29, roots**3, (roots - 4 / 29) * (108 / 841)) * _D50
+    linear = cv2.transform(xyz.astype(np.float32), np.linalg.inv(_SRGB_TO_XYZ))
+    return _looked_up(_indices(np.asarray(linear, np.float32), 65_535), _srgb_tables()[1])

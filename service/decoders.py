@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from service import heif, metadata, png, tiff
-from service.colour import cmyk_to_srgb, lab_to_srgb
+from service import heif, png, tiff_samples
+from service.colour import cmyk_to_srgb
 from service.picture import FORMATS, Format, Header, MalformedPicture, Pixels, UnsupportedSamples
 
 PILLOW: Final[dict[Format, str]] = {format_: format_.upper() for format_ in FORMATS}
@@ -52,29 +52,16 @@ def _as_rgb(array: Pixels) -> Pixels:
 
 
 def _tiff_samples(data: bytes, header: Header) -> tuple[Pixels, Header]:
-    if header.orientation != 1:
-        # decoders differ in what they do about it
-        data = metadata.upright_exif(data, keep_thumbnail=True)[1] or data
-    layout = tiff.layout_of(tiff.tags_of(data), data)
-    if layout.bits < 16 or layout.photometric not in (0, 1, 2):
-        return _with_pillow(data, header)
-    # Pillow has no 16-bit RGB, and OpenCV misreads channels that lie apart
-    if layout.planar or layout.channels not in (1, 3, 4):
-        samples = tiff.read_deep(data)
-    else:
-        samples = _as_rgb(_with_opencv(data, cv2.IMREAD_UNCHANGED))
-    return tiff.straightened(samples, layout), header
+    samples, srgb = tiff_samples.decode(data)
+    return samples, replace(header, icc_profile=None) if srgb else header
 
 
 def _with_pillow(data: bytes, header: Header) -> tuple[Pixels, Header]:
     with Image.open(io.BytesIO(data), formats=[PILLOW[header.format]]) as image:
-        image.info.pop("xmp", None)  # Pillow would turn a TIFF by it
         image.load()
         match image.mode:
             case "CMYK":
                 return cmyk_to_srgb(image, image.info.get("icc_profile")), replace(header, icc_profile=None)
-            case "LAB":
-                return lab_to_srgb(image), replace(header, icc_profile=None)
             case "L" | "LA" | "RGB" | "RGBA" | "I;16" | "I;16B" | "I;16L" | "I;16N":
                 samples = np.array(image)
             case "1":

@@ -22,6 +22,8 @@ from service.picture import (
     UnsupportedSamples,
 )
 
+_RAWS: Final = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW")
+"""How the raw files of Olympus, Panasonic and Fujifilm begin; most others are TIFFs."""
 _GREY_MODES: Final = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N")
 
 # decoders' own pixel limits would speak before ours, and say less; ours is checked before any of them decodes
@@ -40,8 +42,10 @@ def format_of(data: bytes) -> Format:
         return "png"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
-    if data.startswith((b"II*\0", b"MM\0*")):
+    if data.startswith((b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0")):
         return "tiff"
+    if data.startswith(_RAWS) or data[4:12] == b"ftypcrx ":
+        raise UnsupportedFormat(tiff.RAW)
     if data[:2] == b"BM" and data[6:10] == bytes(4):  # reserved, and a text would have letters there
         return "bmp"
     if data[4:8] == b"ftyp":
@@ -52,7 +56,7 @@ def format_of(data: bytes) -> Format:
                 return "avif"
             if brand in heif.BRANDS:
                 return "heic"
-    raise UnsupportedFormat("no picture of a known format")
+    raise UnsupportedFormat
 
 
 def read_header(data: bytes, limits: PictureLimits) -> Header:
@@ -72,11 +76,9 @@ def read_header(data: bytes, limits: PictureLimits) -> Header:
     try:
         with warnings.catch_warnings(action="ignore"):
             header = _read(data, format_)
-    except (tiff.Unreadable, webp.Unreadable) as error:
+    except webp.Unreadable as error:
         raise MalformedPicture(str(error)) from None
-    except tiff.UnknownSamples as error:
-        raise UnsupportedSamples(str(error)) from None
-    except MemoryError:
+    except (UnsupportedFormat, UnsupportedSamples, MalformedPicture, MemoryError):
         raise
     except Exception as error:
         raise MalformedPicture("the header can't be read") from error
@@ -162,8 +164,7 @@ def _webp_header(data: bytes) -> Header:
 
 
 def _tiff_header(data: bytes) -> Header:
-    tags = tiff.tags_of(data)
-    layout = tiff.layout_of(tags, data)
+    layout = tiff.layout_of(data)
     height, width = layout.height, layout.width
     if layout.orientation >= 5:
         width, height = height, width
@@ -172,7 +173,7 @@ def _tiff_header(data: bytes) -> Header:
         height,
         width,
         layout.orientation,
-        tiff.metadata_of(tags, data),
+        tiff.metadata_of(layout),
         usable(layout.icc_profile, grey=layout.grey),
         grey=layout.grey,
         frames=layout.pages,

@@ -29,7 +29,15 @@ class PictureLimits:
 
 
 class UnsupportedFormat(Exception):
-    """The bytes are no picture of a format that is read."""
+    """The bytes are no picture of a format that is read.
+
+    Attributes:
+        reason: what they are, and what to send instead, where that is known.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason or "no picture of a known format")
+        self.reason = reason
 
 
 class MalformedPicture(Exception):
@@ -79,11 +87,13 @@ class UnsupportedSamples(Exception):
 
     Attributes:
         kind: which, as in: the samples are ...
+        instead: what to do, where the format's usual samples are not all of it.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, instead: str = "") -> None:
         super().__init__(f"the samples are {kind}")
         self.kind = kind
+        self.instead = instead
 
 
 class DecodingTooCostly(Exception):

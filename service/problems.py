@@ -108,6 +108,11 @@ def _counted(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
+_FORMATS: Final = "Send a JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF file."
+_DEPTHS: Final = (
+    "send whole numbers of 8 bits in a JPEG, WebP or BMP, of 1, 2, 4, 8 or 16 in a PNG or TIFF, of 8 to 12 in a HEIC "
+    "or AVIF"
+)
 _NOT_ALIGNED = Problem("not-aligned", 422, "The reference can't be aligned with the picture")
 _GIVEN_UP = Problem("cancelled", 499, "The client gave up")
 _TABLE: Mapping[type[Exception], _Row] = {
@@ -150,7 +155,7 @@ _TABLE: Mapping[type[Exception], _Row] = {
     ),
     UnsupportedFormat: _Row(
         Problem("unsupported-format", 415, "The picture's format is not supported"),
-        lambda _: "Send a JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF file.",
+        lambda e: f"{e.reason[:1].upper()}{e.reason[1:]}." if e.reason else _FORMATS,
     ),
     PictureTooLarge: _Row(
         Problem("picture-too-large", 422, "The picture has too many pixels"),
@@ -166,10 +171,7 @@ _TABLE: Mapping[type[Exception], _Row] = {
     ),
     UnsupportedSamples: _Row(
         Problem("unsupported-samples", 422, "The picture's samples are of a kind that is not taken"),
-        lambda e: (
-            f"They are {e.kind}: send whole numbers of 8 bits in a JPEG, WebP or BMP, of 1, 2, 4, 8 or 16 in a PNG or "
-            "TIFF, of 8 to 12 in a HEIC or AVIF."
-        ),
+        lambda e: f"They are {e.kind}: {e.instead or _DEPTHS}.",
     ),
     DecodingTooCostly: _Row(
         Problem("decoding-too-costly", 422, "The picture takes too much to decode"),

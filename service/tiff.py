@@ -1,72 +1,110 @@
 """TIFF: what a file's tags say before it is decoded, and writing one with all that a picture came with.
 
-Pillow can't write 16-bit RGB, and OpenCV no metadata; the tags are Pillow's, the samples deflated by zlib.
+Pillow can't write 16-bit RGB, and OpenCV no metadata; samples are deflated by zlib, EXIF is copied as it is.
 """
 
-import io
-import logging
+import re
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, TiffImagePlugin, TiffTags
 
-from service.metadata import Metadata, upright_exif, upright_xmp
+from service.metadata import Metadata, iptc_resource, upright_exif, upright_xmp
+from service.picture import MalformedPicture, UnsupportedFormat, UnsupportedSamples
+from service.tiff_directories import (
+    BYTE,
+    CLASSIC,
+    LONG,
+    SHORT,
+    UNDEFINED,
+    Directories,
+    Directory,
+    Entry,
+    Tree,
+    mark,
+    numbers,
+    packed,
+)
 
-_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _COUNTS = 273, 274, 277, 278, 279
-_PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS = 284, 317, 322, 323, 324, 325
-_EXTRA, _SAMPLE_FORMAT, _XMP, _IPTC, _ICC = 338, 339, 700, 33723, 34675
-Tags = TiffImagePlugin.ImageFileDirectory_v2
+SUBFILE, OLD_SUBFILE, WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
+FILL_ORDER, OFFSETS, ORIENTATION, SAMPLES, ROWS, COUNTS = 266, 273, 274, 277, 278, 279
+PLANAR, PREDICTOR, COLOUR_MAP, TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_COUNTS = 284, 317, 320, 322, 323, 324, 325
+INK_SET, EXTRA, SAMPLE_FORMAT, SAMPLING = 332, 338, 339, 530
+_SUB_IFDS, _XMP, _IPTC, _PHOTOSHOP, _ICC, _DNG = 330, 700, 33723, 34377, 34675, 50706
+_EXIF, _GPS, _INTEROP = 34665, 34853, 40965
 _DEFLATE: Final = 8
 _KEPT: Final = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 33432, *range(40091, 40096))
-"""Tags of the first directory that describe the picture and not how it is stored."""
-_NESTED: Final = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-_MAX_VALUES: Final = 1 << 20
-_MAX_PAGES: Final = 10_000
+"""Tags of a page that describe the picture and not how it is stored."""
 _ROOM: Final = 1 << 24
 """Samples of a strip or tile that are allowed whatever the picture's size."""
-
-
-class Unreadable(Exception):
-    """The file claims what it can't hold, or a kind of samples that is not read; the message says what."""
-
-
-class UnknownSamples(Exception):
-    """The samples are of a kind that is not read; the message says which, as in: the samples are ..."""
+_MOST_SUB_IFDS: Final = 64
+MASK, YCBCR, PALETTE, INKS = 4, 6, 3, 5
+CIELAB, ICCLAB, ITULAB = 8, 9, 10
+_COLOURS: Final = {0: 1, 1: 1, 2: 3, PALETTE: 1, INKS: 4, YCBCR: 3, CIELAB: 3, ICCLAB: 3, ITULAB: 3}
+"""Channels besides alpha, by photometric interpretation."""
+_FAX: Final = (2, 3, 4)
+OLD_JPEG, _JPEG = 6, 7
+_PREDICTED: Final = (5, 8, 32_946, 34_925, 50_000)
+"""Compressions that a predictor may precede: LZW, the two numbers of Deflate, LZMA, Zstandard."""
+_READ: Final = (1, *_FAX, OLD_JPEG, _JPEG, *_PREDICTED, 32_773, 32_809)
+_UNREAD: Final = {
+    9: "JBIG", 10: "JBIG", 34_661: "JBIG", 32_766: "NeXT's method", 32_771: "fax coding in words", 32_908: "PixarFilm",
+    32_909: "PixarLog", 34_676: "LogLuv", 34_677: "LogLuv", 34_712: "JPEG 2000", 33_003: "JPEG 2000",
+    33_005: "JPEG 2000", 34_887: "LERC", 34_933: "PNG", 34_934: "JPEG XR", 22_610: "JPEG XR", 50_001: "WebP",
+    50_002: "JPEG XL", 52_546: "JPEG XL",
+}  # fmt: skip
+ANOTHER_COMPRESSION: Final = "save the TIFF with LZW or ZIP compression, or with none"
+_AS_USUAL: Final = "save the TIFF as grey, RGB or CMYK"
+_RAW_PHOTOMETRICS: Final = (32_803, 34_892)
+_RAW_COMPRESSIONS: Final = (262, 32_767, 32_769, 32_770, 34_713, 65_000, 65_535)
+"""Of Kodak, Sony, Epson, Samsung, Nikon, Kodak again, and Pentax."""
+_RAW_MARKS: Final = re.compile(rb"II\*\0\x10\0\0\0CR|.{8}(?:IIII.waR|MMMMRaw)", re.DOTALL)
+"""Canon's, with the first directory behind it, and Phase One's."""
+RAW: Final = "it is a camera's raw file: send the JPEG that lies beside it, or a TIFF developed from it"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file holds its first page.
+    """How a file holds its picture.
 
     Attributes:
+        file: its directories.
+        page: the picture's one.
+        first: the file's first directory, which may hold what describes the picture.
+        pages: how many the file has, smaller versions of a page and masks aside.
         height, width: pixels as they lie in the file.
         bits: of a sample.
         channels: samples of a pixel.
-        photometric: 0 and 1 grey from white and from black, 2 RGB, 3 palette, 5 inks, 6 YCbCr, 8 CIELAB.
+        colours: how many of these are no extra ones.
+        photometric: 0 and 1 grey from white and from black, 2 RGB, 3 palette, 5 inks, 6 YCbCr, 8 to 10 CIELAB.
+        compression: the tag's number.
         planar: whether channels lie apart.
-        premultiplied: whether colours are multiplied by alpha.
-        alpha: whether there is one.
+        differences: whether each sample is less the one to its left.
+        alpha: which channel is alpha, None where there is none.
+        premultiplied: whether colours are multiplied by it.
         orientation: 1 to 8.
-        pages: how many the file has, smaller versions of a page aside.
         icc_profile: the colour profile, None where there is none.
     """
 
+    file: Directories
+    page: Directory
+    first: Directory
+    pages: int
     height: int
     width: int
     bits: int
     channels: int
+    colours: int
     photometric: int
+    compression: int
     planar: bool
+    differences: bool
+    alpha: int | None
     premultiplied: bool
-    alpha: bool
     orientation: int
-    pages: int
     icc_profile: bytes | None
 
     @property
@@ -74,167 +112,227 @@ class Layout:
         """Whether the samples are grey."""
         return self.photometric in (0, 1)
 
-
-def tags_of(data: bytes) -> Tags:
-    """Read the first directory.
-
-    Raises:
-        Unreadable: it lists more values than any writer's; each of them takes a dozen times its bytes once read.
-    """
-    order = "<" if data[:1] == b"I" else ">"
-    places = [struct.unpack_from(order + "I", data, 4)[0]]
-    for place in places:
-        (entries,) = struct.unpack_from(order + "H", data, place)
-        for i in range(entries):
-            tag, kind, count, value = struct.unpack_from(order + "HHII", data, place + 2 + 12 * i)
-            if count > _MAX_VALUES and kind not in (1, 2, 6, 7):  # not bytes
-                raise Unreadable("a tag lists too many values")
-            if tag in _NESTED and len(places) <= len(_NESTED):
-                places.append(value)
-    file = io.BytesIO(data)
-    tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
-    file.seek(tags.next)
-    tags.load(file)
-    return tags
+    @property
+    def jpeg(self) -> bool:
+        """Whether strips or tiles are JPEGs."""
+        return self.compression in (OLD_JPEG, _JPEG)
 
 
-def layout_of(tags: Tags, data: bytes) -> Layout:
-    """Read how a file holds its first page.
+def layout_of(data: bytes) -> Layout:
+    """Read how a file holds its picture: the first page that is neither a smaller version of another nor a mask.
 
     Raises:
-        Unreadable, UnknownSamples: see there.
+        UnsupportedFormat: it is a camera's raw file.
+        UnsupportedSamples: the samples are of a kind that is not read, or compressed by a method that is not.
+        MalformedPicture: the tags can't be read, or claim what the file can't hold.
     """
-
-    def number(tag: int, default: int) -> int:
-        value = tags.get(tag, default)
-        value = value[0] if isinstance(value, tuple) else value
-        return int(value)
-
-    def numbers(tag: int) -> tuple[int, ...]:
-        value = tags.get(tag, ())
-        return tuple(int(each) for each in value) if isinstance(value, tuple) else (int(value),)
-
-    bits = set(numbers(_BITS) or (1,))
-    if not set(numbers(_SAMPLE_FORMAT)) <= {1}:
-        raise UnknownSamples("floating-point, signed or undefined numbers")
-    if len(bits) != 1 or not bits <= {1, 2, 4, 8, 16}:
-        raise UnknownSamples(f"of {' and '.join(map(str, sorted(bits)[:4]))} bits")
-    width, length, channels = number(_WIDTH, 0), number(_LENGTH, 0), number(_SAMPLES, 1)
+    file = Directories(data)
+    if _RAW_MARKS.match(data):
+        raise UnsupportedFormat(RAW)
+    page, first, pages, nested = _page_of(file)
+    for tag in (OFFSETS, COUNTS, TILE_OFFSETS, TILE_COUNTS):
+        page.check_count(tag)
+    compression = page.number(COMPRESSION, 1)
+    given = page.numbers(BITS) or (1,)
+    usual = 3 if compression == OLD_JPEG and page.hint(PHOTOMETRIC) in (2, YCBCR) else len(given)
+    channels = page.number(SAMPLES, usual)
+    if not 1 <= channels <= 16:
+        raise MalformedPicture("it claims no channels, or more than a picture has")
+    photometric = _photometric_of(page, compression, channels)
+    if photometric == YCBCR and channels == 1:
+        photometric = 1
+    bits = given[:channels]
+    _check_samples(page, file.order, photometric, compression, bits, channels)
+    height, width = page.number(LENGTH, 0), page.number(WIDTH, 0)
     # a decoder makes room for one strip or tile as it is claimed to be
-    room = max(_ROOM, 2 * width * length * channels)
-    if number(_TILE_WIDTH, 1) * number(_TILE_LENGTH, 1) * channels > room or channels > 16:
-        raise Unreadable("a tile claims more pixels than the picture has")
-    if tags.get(_TILE_WIDTH) and len(numbers(_TILE_OFFSETS)) < -(-width // number(_TILE_WIDTH, 1)) * -(
-        -length // number(_TILE_LENGTH, 1)
-    ):
-        raise Unreadable("it has fewer tiles than its size needs")
-    if max(numbers(_COUNTS) + numbers(_TILE_COUNTS), default=0) > len(data):
-        raise Unreadable("a strip claims more bytes than the file has")
-    extra, photometric = numbers(_EXTRA), number(_PHOTOMETRIC, 1)
-    colours = {0: 1, 1: 1, 3: 1, 5: 4}.get(photometric, 3)
-    orientation, icc_profile = number(_ORIENTATION, 1), tags.get(_ICC)
+    room = max(_ROOM, 2 * width * height * channels)
+    if page.number(TILE_WIDTH, 1) * page.number(TILE_LENGTH, 1) * channels > room:
+        raise MalformedPicture("a tile claims more pixels than the picture has")
+    # of CIELAB the lightness alone may be there
+    colours = 1 if photometric in (CIELAB, ICCLAB) and channels < 3 else _COLOURS[photometric]
+    if channels < colours:
+        raise MalformedPicture("it has fewer channels than its colours need")
+    alpha, premultiplied = _alpha_of(page, photometric, channels, colours)
+    # a directory below a page leaves to it what both have in common
+    orientation = page.hint(ORIENTATION) or (first.hint(ORIENTATION) if nested else 0)
     return Layout(
-        height=length,
+        file=file,
+        page=page,
+        first=first,
+        pages=pages,
+        height=height,
         width=width,
-        bits=bits.pop(),
+        bits=bits[0],
         channels=channels,
+        colours=colours,
         photometric=photometric,
-        planar=number(_PLANAR, 1) == 2,
-        premultiplied=extra[:1] == (1,),
-        alpha=channels > colours and extra[:1] in ((1,), (2,)),
+        compression=compression,
+        planar=channels > 1 and page.number(PLANAR, 1) == 2,
+        differences=compression in _PREDICTED and page.number(PREDICTOR, 1) == 2,
+        alpha=alpha,
+        premultiplied=premultiplied,
         orientation=orientation if 1 <= orientation <= 8 else 1,
-        pages=_pages(data),
-        icc_profile=icc_profile if isinstance(icc_profile, bytes) else None,
+        icc_profile=page.content(_ICC) or first.content(_ICC),
     )
 
 
-def _pages(data: bytes) -> int:
-    """Count the pages by following the directories alone (TIFF 6.0, section 2)."""
-    order = "<" if data[:1] == b"I" else ">"
-    place, seen, pages = struct.unpack_from(order + "I", data, 4)[0], set[int](), 0
-    try:
-        while place and place not in seen and len(seen) < _MAX_PAGES:
-            seen.add(place)
-            (entries,) = struct.unpack_from(order + "H", data, place)
-            # NewSubfileType comes first, as tags ascend; its lowest bit marks a smaller version of another page
-            tag, _, _, value = struct.unpack_from(order + "HHII", data, place + 2)
-            pages += not (tag == 254 and value & 1)
-            (place,) = struct.unpack_from(order + "I", data, place + 2 + 12 * entries)
-    except struct.error:
-        pass
-    return max(pages, 1)
+def _page_of(file: Directories) -> tuple[Directory, Directory, int, bool]:
+    """Return the picture's directory, the first one, how many pages there are, and whether the picture's is no page."""
+    first = found = None
+    pages, below = 0, list[int]()
+    for directory in file.chain():
+        first = first or directory
+        _check_developed(directory)
+        pages += _whole(directory)
+        if found is None and _whole(directory) and WIDTH in directory:
+            found = directory
+        below += directory.hints(_SUB_IFDS, _MOST_SUB_IFDS - len(below))
+    assert first is not None
+    nested = False
+    for place in below:
+        try:
+            directory = file.at(place, cut=True)
+        except MalformedPicture:
+            continue
+        _check_developed(directory)
+        if found is None and _whole(directory) and WIDTH in directory:
+            found, nested = directory, True
+    return found or first, first, max(pages, 1), nested
 
 
-def metadata_of(tags: Tags, data: bytes) -> Metadata:
-    """Return a file's metadata; its orientation is in the layout."""
-    xmp, iptc = tags.get(_XMP), tags.get(_IPTC)
-    if isinstance(iptc, tuple) and all(isinstance(each, int) for each in iptc):
-        iptc = struct.pack(f"{tags._endian}{len(iptc)}I", *iptc)  # older writers count it in words
-    return Metadata(
-        _exif_of(data),
-        upright_xmp(xmp if isinstance(xmp, bytes) else None),
-        iptc if isinstance(iptc, bytes) else None,
-    )
+def _whole(directory: Directory) -> bool:
+    """Tell a page from a smaller version of another and from a transparency mask."""
+    kind = directory.hint(SUBFILE)
+    return not (kind & 5 or directory.hint(OLD_SUBFILE) == 2 or directory.hint(PHOTOMETRIC) == MASK)
 
 
-def _exif_of(data: bytes) -> bytes | None:
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            whole, kept = Image.Exif(), Image.Exif()
-            whole.load(data)
-            for tag in _KEPT:
-                if tag in whole:
-                    kept[tag] = whole[tag]
-            for nested in _NESTED:
-                inner = whole.get_ifd(nested)
-                if inner:
-                    kept.get_ifd(nested).update(inner)
-            return upright_exif(kept.tobytes())[1] if len(kept) or any(kept.get_ifd(each) for each in _NESTED) else None
-    except Exception:  # noqa: BLE001  broken metadata must not cost the picture
+def _check_developed(directory: Directory) -> None:
+    if (
+        directory.hint(PHOTOMETRIC) in _RAW_PHOTOMETRICS
+        or directory.hint(COMPRESSION) in _RAW_COMPRESSIONS
+        or len(directory.content(_DNG) or b"") == 4
+    ):
+        raise UnsupportedFormat(RAW)
+
+
+def _photometric_of(page: Directory, compression: int, channels: int) -> int:
+    if PHOTOMETRIC in page:
+        return page.number(PHOTOMETRIC, 0)
+    # as libtiff guesses where a writer has left it out
+    guessed = {1: 0 if compression in _FAX else 1, 3: 2}.get(channels - len(page.numbers(EXTRA)))
+    if guessed is None:
+        raise UnsupportedSamples("of a kind that the file does not name", _AS_USUAL)
+    return guessed
+
+
+def _check_samples(
+    page: Directory, order: str, photometric: int, compression: int, bits: tuple[int, ...], channels: int
+) -> None:
+    """Check that the samples are of a kind that is read."""
+    if compression not in _READ:
+        method = _UNREAD.get(compression, f"a method that is not known ({compression})")
+        raise UnsupportedSamples(f"compressed by {method}", ANOTHER_COMPRESSION)
+    if photometric not in _COLOURS:
+        kind = {MASK: "a mask's", 32_844: "LogLuv", 32_845: "LogLuv"}.get(photometric, f"of kind {photometric}")
+        raise UnsupportedSamples(kind, _AS_USUAL)
+    if not set(page.numbers(SAMPLE_FORMAT)[:channels]) <= {1}:
+        raise UnsupportedSamples("floating-point, signed or undefined numbers")
+    if len(set(bits)) != 1 or not set(bits) <= {1, 2, 4, 8, 16}:
+        raise UnsupportedSamples(f"of {' and '.join(map(str, sorted(set(bits))[:4]))} bits")
+    if photometric >= INKS and not set(bits) <= ({8} if photometric in (YCBCR, ITULAB) else {8, 16}):
+        raise UnsupportedSamples(f"colours of {bits[0]} bits that are not RGB", "save the TIFF as RGB of 8 or 16 bits")
+    if photometric == INKS and (page.number(INK_SET, 1) != 1 or channels < 4):
+        raise UnsupportedSamples("inks other than cyan, magenta, yellow and black", "save the TIFF as RGB or CMYK")
+    if compression in (OLD_JPEG, _JPEG) and set(bits) != {8}:
+        raise UnsupportedSamples(f"of {bits[0]} bits in a JPEG", ANOTHER_COMPRESSION)
+    if compression in (OLD_JPEG, _JPEG) and channels > 4:
+        raise UnsupportedSamples("more than four channels in a JPEG", ANOTHER_COMPRESSION)
+    if page.hint(FILL_ORDER) == 2 and (photometric == YCBCR or (bits[0] == 16 and order == ">")):
+        raise UnsupportedSamples("of bits in reverse order", "save the TIFF anew, as RGB")
+    if photometric == YCBCR and (channels > 3 or (page.number(PLANAR, 1) == 2 and page.numbers(SAMPLING) != (1, 1))):
+        raise UnsupportedSamples("YCbCr of channels that differ in size or are more than three", "save the TIFF as RGB")
+    if compression in _PREDICTED and page.number(PREDICTOR, 1) not in (1, 2):
+        raise UnsupportedSamples("predicted in a way that is not read", ANOTHER_COMPRESSION)
+    if compression in _PREDICTED and page.number(PREDICTOR, 1) == 2 and bits[0] < 8:
+        raise UnsupportedSamples("predicted in a way that is not read", ANOTHER_COMPRESSION)
+
+
+def _alpha_of(page: Directory, photometric: int, channels: int, colours: int) -> tuple[int | None, bool]:
+    """Return which channel is alpha, and whether colours are multiplied by it."""
+    extra = page.numbers(EXTRA)[: channels - colours] if channels > colours else ()
+    for place, kind in enumerate(extra):
+        if kind in (1, 2):
+            return colours + place, kind == 1
+    # left out, or Corel Draw's 999: alpha all the same, as other readers take it
+    if channels == colours + 1 and extra in ((), (999,)) and photometric in (0, 1, 2):
+        return colours, False
+    return None, False
+
+
+def metadata_of(layout: Layout) -> Metadata:
+    """Return a file's metadata; its orientation is in the layout.
+
+    What the picture's own directory lacks is taken from the file's first.
+    """
+    both = (layout.page, layout.first)
+    xmp = next(filter(None, (each.content(_XMP) for each in both)), None)
+    iptc = next(filter(None, (each.content(_IPTC) for each in both)), None)
+    if iptc is None:
+        iptc = next(filter(None, (iptc_resource(each.content(_PHOTOSHOP) or b"") for each in both)), None)
+    return Metadata(_exif_of(layout), upright_xmp(xmp), _records(iptc) if iptc else None)
+
+
+def _records(iptc: bytes) -> bytes | None:
+    """Cut off what fills the last word behind IPTC's records, and undo words that were written backwards."""
+    if iptc[:1] != b"\x1c" and iptc[3:4] == b"\x1c":
+        whole = iptc[: len(iptc) // 4 * 4]
+        iptc = np.frombuffer(whole, "<u4").byteswap().tobytes()
+    end = 0
+    while iptc[end : end + 1] == b"\x1c" and end + 5 <= len(iptc):
+        (length,) = struct.unpack_from(">H", iptc, end + 3)
+        if length & 0x8000 or end + 5 + length > len(iptc):  # extended, which few write, or cut
+            return iptc
+        end += 5 + length
+    return iptc if iptc[end:].strip(b"\0") else iptc[:end] or None
+
+
+def _exif_of(layout: Layout) -> bytes | None:
+    """Copy what describes the picture into a TIFF structure of its own; what can't be read is left out."""
+    described = _kept(layout.page, layout.first)
+    if layout.orientation != 1:
+        described.append(numbers(layout.file.order, ORIENTATION, SHORT, [layout.orientation]))
+    nested = {}
+    for tag in (_EXIF, _GPS):
+        for directory in (layout.page, layout.first):
+            tree = _nested(layout.file, directory, tag)
+            if tree is not None:
+                nested[tag] = tree
+                break
+    if not described and not nested:
         return None
+    return upright_exif(mark(layout.file.order, 8) + packed(Tree(described, nested), layout.file.order, 8))[1]
 
 
-def read_deep(data: bytes) -> npt.NDArray[np.uint8 | np.uint16]:
-    """Decode the first page of a file in 16 bits as (H, W, C), wherever its channels lie.
+def _kept(*directories: Directory) -> list[Entry]:
+    """Return what describes a picture, each tag from the first directory that has it."""
+    found = [next(filter(None, (each.entry(tag) for each in directories)), None) for tag in _KEPT]
+    return [entry for entry in found if entry is not None and entry.kind <= CLASSIC]
 
-    Raises:
-        Unreadable: it is compressed in a way that needs further codecs.
-    """
-    import tifffile  # slow to import, and seldom needed
 
-    # a damaged file is told to the client, once
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+def _nested(file: Directories, directory: Directory, tag: int) -> Tree | None:
+    """Read a directory that another points to; None where there is none or nothing but noise."""
+    place = directory.hint(tag)
+    if not place:
+        return None
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            page = file.pages[0]
-            assert isinstance(page, tifffile.TiffPage)
-            # separate planes, depth, length, width, samples together
-            samples: npt.NDArray[np.uint16] = np.asarray(page.asarray(), np.uint16).reshape(page.shaped)[:, 0]
-    except (ValueError, RuntimeError, ImportError, KeyError) as error:
-        raise Unreadable("its compression is not read in 16 bits with channels apart") from error
-    return np.ascontiguousarray(np.moveaxis(samples[..., 0], 0, -1) if len(samples) > 1 else samples[0])
-
-
-def straightened(samples: npt.NDArray[np.uint8 | np.uint16], layout: Layout) -> npt.NDArray[np.uint8 | np.uint16]:
-    """Bring decoded 16-bit samples into the usual form: white is light, colours whole, no channel but alpha besides.
-
-    Args:
-        samples: (H, W) or (H, W, C), as a decoder left them, which is changed.
-        layout: of their file.
-    """
-    colours = 3 if layout.photometric == 2 else 1
-    if samples.ndim == 3:
-        if not layout.alpha:
-            samples = samples[:, :, :colours]
-        elif colours == 1 and samples.shape[2] > 2:
-            samples = samples[:, :, [0, -1]]
-    if layout.photometric == 0 and samples.ndim == 2:
-        np.subtract(65_535, samples, out=samples)
-    if layout.alpha and layout.premultiplied:
-        for row in samples:
-            share = np.maximum(row[:, -1:], 1).astype(np.float32) / np.float32(65_535)
-            row[:, :-1] = np.minimum(np.rint(row[:, :-1] / share), 65_535)
-    return np.ascontiguousarray(samples)
+        found = file.at(place, cut=True)
+    except MalformedPicture:
+        return None
+    entries = [each for each in found.readable(file.size) if each.kind <= CLASSIC and each.tag != _INTEROP]
+    if not entries or not found.plausible:
+        return None
+    interoperability = _nested(file, found, _INTEROP) if tag == _EXIF else None
+    return Tree(entries, {_INTEROP: interoperability} if interoperability else {})
 
 
 def write(samples: npt.NDArray[np.uint8 | np.uint16], metadata: Metadata, profile: bytes | None = None) -> bytes:
@@ -246,55 +344,48 @@ def write(samples: npt.NDArray[np.uint8 | np.uint16], metadata: Metadata, profil
         profile: the colour profile.
     """
     height, width, channels = samples.shape
+    described = _described(metadata)
+    order = described[0]
     rows = max(1, (1 << 20) // (width * channels * samples.itemsize))
-    strips = [zlib.compress(_differences(samples[top : top + rows]), 4) for top in range(0, height, rows)]
-    tags = _described(metadata)
-    tags[_WIDTH], tags[_LENGTH] = width, height
-    tags[_BITS] = (8 * samples.itemsize,) * channels
-    tags[_COMPRESSION], tags[_PREDICTOR] = _DEFLATE, 2
-    tags[_PHOTOMETRIC] = 1 if channels < 3 else 2
-    tags[_SAMPLES], tags[_ROWS], tags[_PLANAR], tags[_ORIENTATION] = channels, rows, 1, 1
-    if channels in (2, 4):
-        tags[_EXTRA] = (2,)  # not multiplied into the colours
-    tags.tagtype[_OFFSETS] = tags.tagtype[_COUNTS] = TiffTags.LONG
+    strips = [zlib.compress(_differences(samples[top : top + rows], order), 4) for top in range(0, height, rows)]
     counts = [len(strip) for strip in strips]
-    tags[_COUNTS] = tuple(counts)
-    tags[_OFFSETS] = tuple(int(offset) for offset in np.cumsum([0, *counts[:-1]]))  # from the directory's end
-    for tag, block in ((_XMP, metadata.xmp), (_IPTC, metadata.iptc), (_ICC, profile)):
+    ends = np.cumsum([8, *counts]).tolist()
+    tags = {
+        WIDTH: (LONG, [width]), LENGTH: (LONG, [height]), BITS: (SHORT, [8 * samples.itemsize] * channels),
+        COMPRESSION: (SHORT, [_DEFLATE]), PHOTOMETRIC: (SHORT, [1 if channels < 3 else 2]),
+        OFFSETS: (LONG, ends[:-1]), ORIENTATION: (SHORT, [1]), SAMPLES: (SHORT, [channels]), ROWS: (LONG, [rows]),
+        COUNTS: (LONG, counts), PLANAR: (SHORT, [1]), PREDICTOR: (SHORT, [2]),
+    }  # fmt: skip
+    if channels in (2, 4):
+        tags[EXTRA] = (SHORT, [2])  # not multiplied into the colours
+    entries = [numbers(order, tag, kind, values) for tag, (kind, values) in tags.items()]
+    for tag, kind, block in (
+        (_XMP, BYTE, metadata.xmp),
+        (_IPTC, UNDEFINED, metadata.iptc),
+        (_ICC, UNDEFINED, profile),
+    ):
         if block:
-            tags.tagtype[tag] = TiffTags.BYTE if tag == _XMP else TiffTags.UNDEFINED
-            tags[tag] = block
-    file = io.BytesIO()
-    tags.save(file)
-    file.writelines(strips)
-    return file.getvalue()
+            entries.append(Entry(tag, kind, len(block), block))
+    start = ends[-1] + ends[-1] % 2
+    tree = Tree([*entries, *described[1].entries], described[1].nested)
+    return b"".join((mark(order, start), *strips, bytes(ends[-1] % 2), packed(tree, order, start)))
 
 
-def _differences(strip: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
-    """Each sample less the one to its left (TIFF 6.0, section 14), little-endian."""
+def _differences(strip: npt.NDArray[np.uint8 | np.uint16], order: str) -> bytes:
+    """Each sample less the one to its left (TIFF 6.0, section 14)."""
     result = strip.copy()
     result[:, 1:] -= strip[:, :-1]
-    return result.astype(result.dtype.newbyteorder("<"), copy=False).tobytes()
+    return result.astype(result.dtype.newbyteorder("<" if order == "<" else ">"), copy=False).tobytes()
 
 
-def _described(metadata: Metadata) -> Any:
-    """Return a new directory with the EXIF that can be read."""
-    tags = TiffImagePlugin.ImageFileDirectory_v2()
+def _described(metadata: Metadata) -> tuple[str, Tree]:
+    """Return the byte order of the EXIF, and what of it can be read."""
     if not metadata.exif:
-        return tags
+        return "<", Tree([])
     try:
-        with warnings.catch_warnings(action="ignore"):
-            exif = Image.Exif()
-            exif.load(metadata.exif)
-            for tag in _KEPT:
-                if tag in exif:
-                    tags[tag] = exif[tag]
-            for nested in _NESTED:
-                inner = exif.get_ifd(nested)
-                if inner:
-                    tags.tagtype[nested] = TiffTags.LONG
-                    tags[nested] = {tag: value for tag, value in inner.items() if tag != ExifTags.IFD.Interop}
-            tags.tobytes()
-    except Exception:  # noqa: BLE001  broken metadata must not cost the picture
-        return TiffImagePlugin.ImageFileDirectory_v2()
-    return tags
+        file = Directories(metadata.exif)
+        first = next(file.chain())
+    except MalformedPicture:
+        return "<", Tree([])
+    nested = {tag: _nested(file, first, tag) for tag in (_EXIF, _GPS)}
+    return file.order, Tree(_kept(first), {tag: tree for tag, tree in nested.items() if tree is not None})

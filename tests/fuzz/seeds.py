@@ -181,6 +181,10 @@ def _tiff() -> Iterator[bytes]:
         {"tile": (16, 16), "photometric": "rgb"},
         {"tile": (16, 16), "photometric": "rgb", "compression": "zlib", "predictor": True},
         {"photometric": "rgb", "rowsperstrip": 8, "byteorder": ">", "metadata": None},
+        {"photometric": "rgb", "rowsperstrip": 8, "byteorder": ">", "bigtiff": True},
+        {"photometric": "rgb", "tile": (16, 16), "planarconfig": "separate", "compression": "zlib", "bigtiff": True},
+        {"photometric": "cielab"},
+        {"photometric": "icclab", "tile": (16, 16), "compression": "zlib", "predictor": True},
     ):
         planar = options.get("planarconfig") == "separate"
         for dtype in (np.uint8, np.uint16):

@@ -52,7 +52,7 @@ def _picture(data: bytes) -> str:
     expect(header.frames >= 1 and 1 <= header.orientation <= 8, "frames or orientation make no sense")
     try:
         picture = codec.decode(data, header)
-    except (codec.MalformedPicture, MemoryError) as error:
+    except (codec.MalformedPicture, codec.UnsupportedSamples, MemoryError) as error:
         return f"{type(error).__name__} in decode"
     _check(picture, header.height, header.width)
     if header.height * header.width <= _ROUND_TRIP_PIXELS:

@@ -135,7 +135,10 @@ def _directories() -> Iterator[Case]:
         tags = usual(48, 40, Tag(number, LONG, [start] * 10_000))
         yield Case(f"10000 times {name}", File(file(tags)), MALFORMED, METADATA_LOST)
         yield Case(
-            f"2^32 times {name}", File(file(usual(48, 40, Tag(number, LONG, count=2**32 - 1, value=8)))), MALFORMED
+            f"2^32 times {name}",
+            File(file(usual(48, 40, Tag(number, LONG, count=2**32 - 1, value=8)))),
+            MALFORMED,
+            METADATA_LOST,
         )
     yield Case("first directory at 2 GB", File(b"II*\0" + struct.pack("<I", 2**31) + base[8:]), MALFORMED)
     yield Case("first directory at 4 GB", File(b"II*\0" + b"\xff" * 4 + base[8:]), MALFORMED)
@@ -155,7 +158,14 @@ def _directories() -> Iterator[Case]:
     yield Case("2000 tags that share 2 MB", File(deep), MALFORMED, METADATA_LOST)
     wide = file(usual(48, 40) + [Tag(40_000 + i, SHORT, count=1_000_000, value=8) for i in range(2000)], pixels=shared)
     yield Case("2000 tags of a million numbers that share 2 MB", File(wide), MALFORMED, METADATA_LOST)
-    yield Case("BigTIFF", File(b"II+\0\x08\0\0\0" + struct.pack("<Q", 16) + bytes(100)), FORMAT)
+    yield Case("BigTIFF of no tags", File(b"II+\0\x08\0\0\0" + struct.pack("<Q", 16) + bytes(100)), MALFORMED)
+    for name, count in (("2^61", 2**61), ("2^64", 2**64 - 1)):
+        claims = struct.pack("<QQ", 16, count) + bytes(100)
+        yield Case(f"BigTIFF of {name} tags", File(b"II+\0\x08\0\0\0" + claims), MALFORMED)
+    beyond = struct.pack("<Q", 2**63) + bytes(100)
+    yield Case("BigTIFF whose directory is at 2^63", File(b"II+\0\x08\0\0\0" + beyond), MALFORMED)
+    values = struct.pack("<QQ", 16, 1) + struct.pack("<HHQQ", 256, 16, 2**61, 16) + bytes(100)
+    yield Case("BigTIFF of 2^61 widths", File(b"II+\0\x08\0\0\0" + values), MALFORMED)
 
 
 def _overlapping() -> bytes:
@@ -172,8 +182,6 @@ def _counts() -> Iterator[Case]:
     for name, tag in {
         "a strip at 2 GB": Tag(273, LONG, [2**31]),
         "a strip at 4 GB": Tag(273, LONG, [2**32 - 1]),
-        "a strip of 2 GB": Tag(279, LONG, [2**31]),
-        "a strip of 4 GB": Tag(279, LONG, [2**32 - 1]),
         "no strips": Tag(273, LONG, []),
         "2^32 strips": Tag(273, LONG, count=2**32 - 1, value=8),
         "2^31 strips of 2^31 bytes": Tag(279, LONG, count=2**31, value=8),
@@ -193,12 +201,20 @@ def _counts() -> Iterator[Case]:
         "WebP inside": Tag(259, SHORT, [50_001]),
         "Zstandard inside": Tag(259, SHORT, [50_000]),
         "JPEG 2000 inside": Tag(259, SHORT, [34_712]),
-        "a colour filter array": Tag(262, SHORT, [32_803]),
         "a palette that is not there": Tag(262, SHORT, [3]),
         "LogLuv": Tag(262, SHORT, [32_845]),
     }.items():
         yield Case(name, File(file(usual(48, 40, tag))), MALFORMED | SAMPLES | LARGE)
+    for name, tag in {
+        "a colour filter array": Tag(262, SHORT, [32_803]),
+        "linear raw": Tag(262, SHORT, [34_892]),
+        "Nikon's compression": Tag(259, SHORT, [34_713]),
+        "a DNG's version": Tag(50_706, BYTE, [1, 4, 0, 0]),
+    }.items():
+        yield Case(name, File(file(usual(48, 40, tag))), FORMAT)
     for name, tag, why in (
+        ("a strip of 2 GB", Tag(279, LONG, [2**31]), "how many bytes it has follows from the size"),
+        ("a strip of 4 GB", Tag(279, LONG, [2**32 - 1]), "how many bytes it has follows from the size"),
         ("a strip of no bytes", Tag(279, LONG, [0]), "how many there are follows from the size"),
         ("rows of 0", Tag(278, LONG, [0]), "one strip is all rows"),
         ("4 GB rows in a strip", Tag(278, LONG, [2**32 - 1]), "this is how one strip is written"),
