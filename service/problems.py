@@ -168,7 +168,7 @@ _TABLE: Mapping[type[Exception], _Row] = {
         Problem("unsupported-samples", 422, "The picture's samples are of a kind that is not taken"),
         lambda e: (
             f"They are {e.kind}: send whole numbers of 8 bits in a JPEG, WebP or BMP, of 1, 2, 4, 8 or 16 in a PNG or "
-            "TIFF, of 8 to 12 in a HEIC or AVIF."
+            "TIFF, of 8 to 12 in a HEIC or AVIF, of standard dynamic range in all of them."
         ),
     ),
     DecodingTooCostly: _Row(
