@@ -1,6 +1,7 @@
 """HEIC, by libheif: what iPhones write. Its own turns and mirrors are applied by the library."""
 
 import io
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -45,7 +46,13 @@ class Found:
 
 
 def _opened(data: bytes) -> Any:
-    return pillow_heif.open_heif(data, convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    try:
+        return pillow_heif.open_heif(data, convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    except ValueError as error:
+        if "NCLX" not in str(error):
+            raise
+    # colour numbers that H.273 reserves; without them the picture is what its codec says
+    return pillow_heif.open_heif(data.replace(b"colrnclx", b"freenclx"), convert_hdr_to_8bit=False, hdr_to_16bit=False)
 
 
 def read_header(data: bytes) -> Found:
@@ -127,4 +134,17 @@ def encode(
                 raise
             continue  # broken metadata must not cost the picture
         break
-    return written.getvalue()
+    return _as_main_10(written.getvalue())
+
+
+_MAIN_10_INTRA: Final = re.compile(rb"\x04\x08\0\0(\x03?)\0\x9d\xb8")
+"""Profile, compatibility and constraints of 10 bits in 4:2:0 (H.265, 7.3.3); 3 is there to prevent emulation."""
+
+
+def _as_main_10(file: bytes) -> bytes:
+    """Name a picture of 10 bits in 4:2:0 one of profile Main 10, which is all that x265 uses of Main 10 Intra.
+
+    libheif asks for the latter, a range extension; decoders of phones look at the name.
+    """
+    samples = file.find(b"mdat")
+    return _MAIN_10_INTRA.sub(lambda found: b"\2\x28\0\0" + found[1] + b"\0\x9d\xb8", file[:samples]) + file[samples:]

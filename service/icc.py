@@ -27,20 +27,24 @@ class Chromaticities:
     white: Point
 
 
-def rgb_profile(name: str, colours: Chromaticities, curve: bytes) -> bytes:
+SRGB: Final = Chromaticities((0.64, 0.33), (0.30, 0.60), (0.15, 0.06), (0.3127, 0.3290))
+
+
+def rgb_profile(name: str, colours: Chromaticities, curve: bytes, peak: float = 1.0) -> bytes:
     """Write a profile of three primaries and one curve (ICC.1:2022, 8.3.3).
 
     Args:
         name: what programs show.
         colours: the chromaticities of the primaries and of white.
         curve: a tag that `parametric` or `table` writes.
+        peak: the light of the highest sample, white's being 1: a curve ends at 1.
 
     Raises:
         ValueError: the primaries lie on a line or don't enclose white.
     """
-    matrix, adaptation = _to_xyz(colours)
+    matrix, adaptation = to_xyz(colours)
     tags = {b"chad": b"sf32\0\0\0\0" + _fixed(*adaptation.ravel())}
-    for letter, column in zip((b"r", b"g", b"b"), matrix.T, strict=True):
+    for letter, column in zip((b"r", b"g", b"b"), peak * matrix.T, strict=True):
         tags |= {letter + b"XYZ": b"XYZ \0\0\0\0" + _fixed(*column), letter + b"TRC": curve}
     return _written(b"RGB ", name, tags)
 
@@ -51,8 +55,8 @@ def grey_profile(name: str, curve: bytes) -> bytes:
 
 
 def parametric(*values: float) -> bytes:
-    """Write a curve y = x ** g, of (g), or y = (a x + b) ** g, of (g, a, b), below d c x, of (g, a, b, c, d)."""
-    return b"para\0\0\0\0" + {1: b"\0\0", 3: b"\0\1", 5: b"\0\3"}[len(values)] + bytes(2) + _fixed(*values)
+    """Write a curve y = x ** g, of (g), or y = (a x + b) ** g from d on and c x below, of (g, a, b, c, d)."""
+    return b"para\0\0\0\0" + {1: b"\0\0", 5: b"\0\3"}[len(values)] + bytes(2) + _fixed(*values)
 
 
 def table(curve: Curve) -> bytes:
@@ -60,8 +64,12 @@ def table(curve: Curve) -> bytes:
     return b"curv\0\0\0\0" + len(curve).to_bytes(4, "big") + np.rint(curve * 65_535).astype(">u2").tobytes()
 
 
-def _to_xyz(colours: Chromaticities) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return linear RGB to XYZ under D50, by Bradford's adaptation, and the adaptation."""
+def to_xyz(colours: Chromaticities) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return linear RGB to XYZ under D50, by Bradford's adaptation, and the adaptation.
+
+    Raises:
+        ValueError: the primaries lie on a line or don't enclose white.
+    """
     primaries = np.array([(x, y, 1 - x - y) for x, y in (colours.red, colours.green, colours.blue)]).T
     x, y = colours.white
     if y <= 0 or abs(np.linalg.det(primaries)) < 1e-4:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from service import cicp
 from service.colour import usable
-from service.icc import Chromaticities, grey_profile, parametric, rgb_profile
+from service.icc import SRGB, Chromaticities, grey_profile, parametric, rgb_profile
 from service.metadata import Metadata, iptc_resource, upright_exif, upright_xmp
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
@@ -20,8 +20,6 @@ _IPTC_KEYWORD: Final = b"Raw profile type iptc"
 _MOST_CHUNKS: Final = 200_000
 """Each costs a step, and more in a decoder; of the smallest that writers make, 64 MiB hold a tenth."""
 _UNUSED: Final = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"fdAT")
-_SRGB_CHROMATICITIES: Final = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
-"""White, red, green and blue, as `cHRM` holds them."""
 _NEAR: Final = 0.0025
 """Programs round what they write for sRGB; no other space is as near."""
 _MAX_BLOCK: Final = 1 << 24
@@ -146,7 +144,7 @@ def _profile_by_gamma(gamma: bytes, chromaticities: bytes, *, grey: bool) -> byt
     if grey:
         return grey_profile(f"Grey, {name}", curve)
     try:
-        return rgb_profile(f"PNG, {name}", colours or cicp.SRGB_COLOURS, curve)
+        return rgb_profile(f"PNG, {name}", colours or SRGB, curve)
     except ValueError:
         return _profile_by_gamma(gamma, b"", grey=grey)
 
@@ -156,9 +154,9 @@ def _chromaticities(content: bytes) -> Chromaticities | None:
     if len(content) != 32:
         return None
     values = [value / 100_000 for value in struct.unpack(">8I", content)]
-    if max(abs(one - other) for one, other in zip(values, _SRGB_CHROMATICITIES, strict=True)) < _NEAR:
-        return None
     white, red, green, blue = zip(values[::2], values[1::2], strict=True)
+    if np.abs(np.subtract((red, green, blue, white), (SRGB.red, SRGB.green, SRGB.blue, SRGB.white))).max() < _NEAR:
+        return None
     return Chromaticities(red, green, blue, white)
 
 
