@@ -16,6 +16,7 @@ from service import cicp
 from service.codec import Format, Picture, PictureLimits, UnsupportedSamples, as_srgb, decode, encode, read_header
 from service.problems import words_for
 from tests import profiles
+from tests.png_files import chunk, with_chunks
 
 Array = npt.NDArray[Any]
 Points = list[tuple[float, float]]
@@ -77,14 +78,6 @@ def saved(pixels: Array, format_: str, **options: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format_, **options)
     return file.getvalue()
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def with_chunks(data: bytes, *chunks: bytes) -> bytes:
-    return data[:33] + b"".join(chunks) + data[33:]
 
 
 def gamma(value: int) -> bytes:
