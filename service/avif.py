@@ -16,6 +16,8 @@ from service.metadata import Sampling
 
 _MOST_BOXES: Final = 4096
 """Of one file; each costs a step."""
+_MOST_EXTENTS: Final = 1 << 16
+"""Of one file; they may take no bytes."""
 _SEQUENCE_HEADER: Final = 1
 _SAMPLE_ENTRY: Final = 78
 """Bytes of a track's description before its boxes."""
@@ -219,6 +221,8 @@ def _find_properties(data: bytes, start: int, end: int, items: dict[int, _Item])
     a, b = _within(data, start, end, b"ipma")
     large, wide = data[a] > 0, data[a + 3] & 1
     (count,) = struct.unpack_from(">I", data, a + 4)
+    if count > _MOST_BOXES:
+        raise ValueError("too many associations")
     place = a + 8
     for _ in range(count):
         (number,) = struct.unpack_from(">I" if large else ">H", data, place)
@@ -246,12 +250,16 @@ def _places(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, list[
             raise ValueError("the places end early")
         return int.from_bytes(data[place - size : place], "big")
 
+    left = _MOST_EXTENTS
     for _ in range(number(4 if version == 2 else 2)):
         item = number(4 if version == 2 else 2)
         way = number(2) & 15 if version else 0
         number(2)
-        base, extents = number(base_size), []
-        for _ in range(number(2)):
+        base, count, extents = number(base_size), number(2), []
+        left -= count
+        if left < 0:
+            raise ValueError("too many extents")
+        for _ in range(count):
             number(index_size if version else 0)
             extents.append((base + number(offset_size), number(length_size)))
         yield item, way, extents

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,7 @@ from service.avif import sizes_agree
 from service.codec import Header, MalformedPicture, Picture, PictureLimits, PictureTooLarge, decode, encode, read_header
 from tests.avif_files import Pixels, cut, file, mirror, turn
 from tests.hostile import good
-from tests.hostile.heif import box, sized
+from tests.hostile.heif import box, full, sized
 
 LIMITS = PictureLimits(100_000_000)
 
@@ -151,3 +152,30 @@ def test_sound_is_no_picture() -> None:
     sound = track[: end - 8] + bytes(8) + track[end:].replace(b"av01", b"mp4a")
     assert not sizes_agree(data[:start] + track[: end - 8] + bytes(8) + track[end:] + data[start + len(track) :])
     assert sizes_agree(data[:start] + sound + data[start + len(track) :])
+
+
+def test_extents_of_no_bytes_are_counted() -> None:
+    # 65535 of them an item, each a step, would take minutes
+    data = file(picture())
+    place = data.index(b"iloc") - 4
+    length = int.from_bytes(data[place : place + 4], "big")
+    many = b"".join(struct.pack(">HHHH", 1, 0, 0, 65_535) for _ in range(4000))
+    items = full(b"iloc", b"\0\0" + struct.pack(">H", 4000) + many, version=1)
+    meta = data.index(b"meta") - 4
+    size = int.from_bytes(data[meta : meta + 4], "big") - length + len(items)
+    start = time.process_time()
+    assert not sizes_agree(
+        data[:meta] + struct.pack(">I", size) + data[meta + 4 : place] + items + data[place + length :]
+    )
+    assert time.process_time() - start < 2
+
+
+def test_multiplied_alpha() -> None:
+    alpha = np.linspace(40, 255, 90).astype(np.uint8)[None].repeat(70, 0)
+    pixels = np.dstack([np.full((70, 90, 3), 200, np.uint8), alpha])
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, "AVIF", quality=100, speed=10, alpha_premultiplied=True)
+    result = read(written.getvalue())
+    assert result.alpha is not None
+    assert np.abs(result.alpha.astype(int) - alpha).max() <= 1
+    assert np.abs(result.pixels.astype(int) - 200).max() <= 6

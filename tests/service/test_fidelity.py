@@ -558,6 +558,14 @@ class TestSamples:
         assert again.info["bit_depth"] == 10
         table.row("10-bit HEIC, to 16-bit PNG", f"furthest {furthest(read, ramp) / 64:.1f} steps of 10 bits")
 
+    def test_ten_bits_of_grey_heic(self, through: Through) -> None:
+        ramp = np.repeat(np.linspace(0, 65_535, 256).astype(np.uint16)[None], 64, 0)
+        written = io.BytesIO()
+        pillow_heif.from_bytes("I;16", (256, 64), ramp.tobytes()).save(written, quality=-1)
+        read = by_opencv(through(written.getvalue(), "png"))
+        assert (read.ndim, read.dtype) == (2, np.uint16)
+        assert furthest(read, ramp) < 64
+
     @pytest.mark.parametrize("source", ["jpeg", "png", "tiff", "bmp", "avif"])
     @pytest.mark.parametrize("target", ["jpeg", "png", "tiff", "bmp"])
     def test_grey_stays_grey(self, through: Through, table: Table, source: Format, target: Format) -> None:
