@@ -234,8 +234,9 @@ def _avif() -> Iterator[bytes]:
     yield _pillow("AVIF", "RGBA", size, exif=exif(), xmp=XMP, icc_profile=profiles.display_p3(), speed=10)
     yield _pillow("AVIF", "RGB", (1, 1), subsampling="4:4:4", speed=10)
     yield _animated("AVIF")
-    yield avif_files.file(_pixels((33, 40), 3), avif_files.cut(20, 10, 1), avif_files.turn(1), avif_files.mirror(0))
-    yield avif_files.file([_pixels((64, 64), 3)] * 2, avif_files.turn(3), grid=(1, 2))
+    pixels = _pixels((64, 64), 3).astype(np.uint8)
+    yield avif_files.file(pixels, avif_files.cut(20, 10, 1), avif_files.turn(1), avif_files.mirror(0))
+    yield avif_files.file([pixels] * 2, avif_files.turn(3), grid=(1, 2))
     yield _ours("avif", size)
 
 

@@ -47,6 +47,7 @@ from service.problems import words_for
 from service.scheduler import Scheduler
 from service.view import View
 from tests import profiles
+from tests.avif_files import cut
 from tests.onnx_files import write_generator
 
 pillow_heif.register_heif_opener()
@@ -563,7 +564,8 @@ class TestSamples:
         written = io.BytesIO()
         pillow_heif.from_bytes("I;16", (256, 64), ramp.tobytes()).save(written, quality=-1)
         read = by_opencv(through(written.getvalue(), "png"))
-        assert (read.ndim, read.dtype) == (2, np.uint16)
+        assert read.ndim == 2
+        assert read.dtype == np.uint16
         assert furthest(read, ramp) < 64
 
     @pytest.mark.parametrize("source", ["jpeg", "png", "tiff", "bmp", "avif"])
@@ -716,6 +718,24 @@ class TestFormats:
     def test_heic_is_what_phones_show(self, through: Through, source: Format) -> None:
         options = {"subsampling": "4:4:4"} if source in ("jpeg", "avif") else {}
         assert hevc_profile(through(saved(photo(), source, **options), "heic")) == (3, "420", 8)
+
+    def test_heic_is_cut_by_its_box(self, through: Through) -> None:
+        file = pillow_heif.from_bytes("RGB", (130, 90), photo().tobytes())
+        file.info["icc_profile"], file.info["icc_profile_type"] = bytes(100), "prof"
+        written = io.BytesIO()
+        file.save(written, quality=-1, chroma=444, save_nclx_profile=False)
+        data = written.getvalue()
+        place = data.index(b"colrprof") - 4  # its last property, whose place a cut and a gap take
+        end = place + int.from_bytes(data[place : place + 4], "big")
+
+        def with_cut(*where: int) -> bytes:
+            box = cut(*where)
+            return data[:place] + box + struct.pack(">I4s", end - place - len(box), b"free") + data[place + 48 :]
+
+        assert furthest(opened(through(with_cut(40, 30, 5, -10), "png")), photo()[20:50, 50:90]) <= 6
+        for broken in ((40, 30, 100, 0), (0, 30)):
+            with pytest.raises(MalformedPicture):
+                through(with_cut(*broken), "png")
 
     def test_ten_bits_for_phones(self, through: Through) -> None:
         written = io.BytesIO()
