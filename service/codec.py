@@ -190,8 +190,9 @@ def encode(
         picture: what to encode. What the format can't hold is converted: 16 bits are rounded, alpha is laid over
             white, a colour profile gives way to sRGB.
         format_: one of `FORMATS`.
-        quality: 1 to 100, for JPEG, WebP, HEIC and AVIF; WebP is lossless at 100. Colour is sampled as the JPEG did
-            that the picture came from; of others at every pixel from 90 on, and at every fourth below.
+        quality: 1 to 100, for JPEG, WebP, HEIC and AVIF; WebP is lossless at 100. Colour is sampled as in the file
+            that came, where the format stays the same; else in HEIC at every fourth pixel, in the others at every one
+            from 90 on, and at every fourth below.
         keep_metadata: whether EXIF, XMP and IPTC go along. The colour profile always does, unless it is sRGB's and
             adds nothing.
         spend: whether the picture's pixels may be overwritten, which saves a copy of them.
@@ -219,7 +220,8 @@ def encode(
     else:
         channels = pixels if alpha is None else np.dstack([pixels, alpha])
         spend = spend or alpha is not None
-    return written(np.asarray(channels), format_, quality, said, profile, header.sampling, spend=spend)
+    sampling = header.sampling if header.format == format_ else None
+    return written(np.asarray(channels), format_, quality, said, profile, sampling, spend=spend)
 
 
 def _holds_profile(format_: Format, profile: bytes, *, grey: bool) -> bool:

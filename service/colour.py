@@ -16,17 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
-from service.icc import NODES, Curve, curve_of, tags_of
+from service.icc import NODES, SRGB, Curve, curve_of, tags_of, to_xyz
 
 Samples = npt.NDArray[np.uint8 | np.uint16]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Table = TypeVar("Table", Floats, Bytes)
 
-_SRGB_TO_XYZ: Final = np.array(
-    [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
-)
-"""Linear sRGB to XYZ under D50, by Bradford's adaptation: what the profiles of sRGB hold."""
+_SRGB_TO_XYZ: Final = to_xyz(SRGB)[0]
+"""Linear sRGB to XYZ under D50."""
 _D50: Final = _SRGB_TO_XYZ.sum(axis=1)
 """XYZ of white."""
 _LUMA: Final = np.array([0.2126, 0.7152, 0.0722], np.float32)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from service import heif, png, tiff_samples
+from service import avif, heif, png, tiff_samples
 from service.colour import cmyk_to_srgb
 from service.picture import FORMATS, Format, Header, MalformedPicture, Pixels, UnsupportedSamples
 
@@ -24,11 +24,14 @@ def samples_of(data: bytes, header: Header) -> tuple[Pixels, Header]:
             kind = cv2.IMREAD_GRAYSCALE if header.grey else cv2.IMREAD_COLOR_RGB
             return _with_opencv(data, kind | cv2.IMREAD_IGNORE_ORIENTATION), header
         case "png":
-            return _as_rgb(_with_opencv(png.without_texts(data), cv2.IMREAD_UNCHANGED)), header
+            return _as_rgb(_with_opencv(png.without_unused(data), cv2.IMREAD_UNCHANGED)), header
         case "webp":
             return _as_rgb(_with_opencv(data, cv2.IMREAD_UNCHANGED)), header
         case "heic":
             return heif.decode(data), header
+        case "avif":
+            samples, header = _with_pillow(data, header)
+            return np.ascontiguousarray(avif.upright(samples, avif.read_header(data))), header
         case "tiff":
             return _tiff_samples(data, header)
         case _:

@@ -28,10 +28,12 @@ def written(
     *,
     spend: bool,
 ) -> bytes:
-    """Write (H, W, C): grey, grey and alpha, RGB, or RGB and alpha."""
+    """Write (H, W, C): grey, grey and alpha, RGB, or RGB and alpha; sampling None means the format's own way."""
+    if sampling is None:
+        sampling = "4:2:0" if quality < 90 or format_ == "heic" else "4:4:4"
     match format_:
         case "jpeg":
-            factors = _FACTORS[sampling or ("4:2:0" if quality < 90 else "4:4:4")]
+            factors = _FACTORS[sampling]
             options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factors]
             file = _by_opencv(channels, ".jpeg", options, spend=spend)
             segments = metadata.jpeg_segments(said) + (metadata.icc_segments(profile) if profile else b"")
@@ -47,14 +49,13 @@ def written(
         case "tiff":
             return tiff.write(channels, said, profile)
         case "heic":
-            return heif.encode(channels, quality, said, profile)
+            return heif.encode(channels, quality, said, profile, sampling)
         case "webp" if quality == 100:
             # exact: colours under clear parts are kept; 0 is the least effort, which hardly costs bytes
             return _by_pillow(channels, "WEBP", said, profile, lossless=True, exact=True, quality=0)
         case "webp":
             return _by_pillow(channels, "WEBP", said, profile, quality=quality)
         case "avif":
-            sampling = "4:2:0" if quality < 90 else "4:4:4"
             return _by_pillow(channels, "AVIF", said, profile, quality=quality, speed=8, subsampling=sampling)
 
 

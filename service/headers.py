@@ -4,12 +4,12 @@ import io
 import warnings
 from typing import Final
 
+import numpy as np
 from PIL import Image
 
-from service import avif, heif, jpeg, metadata, png, tiff, webp
+from service import avif, cicp, heif, jpeg, metadata, png, tiff, webp
 from service.colour import usable
 from service.decoders import PILLOW
-from service.icc import display_p3
 from service.picture import (
     Format,
     Header,
@@ -75,10 +75,10 @@ def read_header(data: bytes, limits: PictureLimits) -> Header:
         raise MalformedPicture("its chunks are more than any writer makes, or claim more bytes than the file has")
     try:
         with warnings.catch_warnings(action="ignore"):
-            header = _read(data, format_)
+            header = _read(data, format_, limits)
     except webp.Unreadable as error:
         raise MalformedPicture(str(error)) from None
-    except (UnsupportedFormat, UnsupportedSamples, MalformedPicture, MemoryError):
+    except (UnsupportedFormat, UnsupportedSamples, MalformedPicture, PictureTooLarge, MemoryError):
         raise
     except Exception as error:
         raise MalformedPicture("the header can't be read") from error
@@ -107,8 +107,12 @@ def _marks_of(data: bytes, most_scans: int) -> jpeg.Marks:
     return marks
 
 
-def _read(data: bytes, format_: Format) -> Header:
+def _read(data: bytes, format_: Format, limits: PictureLimits) -> Header:
     match format_:
+        case "png":
+            return _png_header(data)
+        case "avif":
+            return _avif_header(data, limits)
         case "heic":
             return _heif_header(data)
         case "tiff":
@@ -121,37 +125,67 @@ def _read(data: bytes, format_: Format) -> Header:
 
 def _heif_header(data: bytes) -> Header:
     found = heif.read_header(data)
-    grey = found.mode.startswith("L")
+    grey = found.mode.startswith(("L", "I"))
     return Header(
         "heic",
         found.height,
         found.width,
         metadata=found.metadata,
-        icc_profile=display_p3() if found.display_p3 and not grey else usable(found.icc_profile, grey=grey),
+        icc_profile=usable(found.icc_profile, grey=grey) or cicp.profile_of(*found.numbers, grey=grey),
         grey=grey,
+        sampling=found.sampling,
         frames=found.frames,
     )
+
+
+def _png_header(data: bytes) -> Header:
+    found = png.read_header(data)
+    orientation, said = png.metadata_of(data)
+    height, width = found.height, found.width
+    if orientation >= 5:
+        width, height = height, width
+    return Header(
+        "png",
+        height,
+        width,
+        orientation,
+        said,
+        found.profile,
+        clear_grey=found.clear_grey,
+        grey=found.grey,
+        frames=found.frames,
+    )
+
+
+def _avif_header(data: bytes, limits: PictureLimits) -> Header:
+    found = avif.read_header(data)
+    with Image.open(io.BytesIO(data), formats=[PILLOW["avif"]]) as image:
+        width, height = image.size
+        if width * height > limits.max_pixels:  # before it is cut
+            raise PictureTooLarge(width * height, limits.max_pixels)
+        height, width = avif.upright(np.broadcast_to(np.uint8(0), (height, width)), found).shape
+        grey = image.mode in _GREY_MODES
+        profile = usable(image.info.get("icc_profile"), grey=grey)
+        frames = getattr(image, "n_frames", 1)
+        _, said = metadata.of_image(image)  # the file's boxes count, whatever its EXIF says
+    if not profile and found.numbers:
+        profile = cicp.profile_of(*found.numbers, grey=grey)
+    return Header("avif", height, width, 1, said, profile, grey=grey, sampling=found.sampling, frames=frames)
 
 
 def _pillow_header(data: bytes, format_: Format) -> Header:
     with Image.open(io.BytesIO(data), formats=[PILLOW[format_]]) as image:
         width, height = image.size
-        frames, sampling, clear_grey = getattr(image, "n_frames", 1), None, None
+        frames, sampling = 1, None
+        orientation, said = metadata.of_image(image)
+        if format_ == "jpeg":
+            frames, sampling = metadata.frames_of_jpeg(image), metadata.sampling_of_jpeg(image)
         grey = image.mode in _GREY_MODES
-        if format_ == "png":
-            grey = png.is_grey(data)
-            orientation, said = png.metadata_of(data)
-            if image.mode in ("L", "I;16") and isinstance(image.info.get("transparency"), int):
-                clear_grey = image.info["transparency"]
-        else:
-            orientation, said = metadata.of_image(image)
-            if format_ == "jpeg":
-                frames, sampling = metadata.frames_of_jpeg(image), metadata.sampling_of_jpeg(image)
         profile = usable(image.info.get("icc_profile"), grey=grey)
         inks = image.mode == "CMYK"
     if orientation >= 5:
         width, height = height, width
-    return Header(format_, height, width, orientation, said, profile, clear_grey, grey, inks, sampling, frames)
+    return Header(format_, height, width, orientation, said, profile, None, grey, inks, sampling, frames)
 
 
 def _webp_header(data: bytes) -> Header:

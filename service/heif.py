@@ -1,6 +1,7 @@
 """HEIC, by libheif: what iPhones write. Its own turns and mirrors are applied by the library."""
 
 import io
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -10,9 +11,11 @@ import numpy.typing as npt
 import pillow_heif
 from pillow_heif import options as heif_options
 
-from service.metadata import Metadata, upright_exif, upright_xmp
+from service.metadata import Metadata, Sampling, upright_exif, upright_xmp
 
 BRANDS: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+
+_SAMPLINGS: Final[dict[int, Sampling]] = {444: "4:4:4", 422: "4:2:2", 420: "4:2:0"}
 
 # none of these is answered, and each costs a look at further items of the file
 heif_options.THUMBNAILS = heif_options.DEPTH_IMAGES = heif_options.AUX_IMAGES = False
@@ -27,7 +30,8 @@ class Found:
         mode: such as `RGB`, `RGBA;10` or `L`.
         metadata: EXIF and XMP.
         icc_profile: the colour profile, None where there is none.
-        display_p3: whether it has none and is in Display P3 by its numbers (ITU-T H.273).
+        numbers: colour primaries and transfer characteristics (ITU-T H.273), 2 where they are not given.
+        sampling: of colour differences, None for grey.
         frames: pictures in the file.
     """
 
@@ -36,12 +40,19 @@ class Found:
     mode: str
     metadata: Metadata
     icc_profile: bytes | None
-    display_p3: bool
+    numbers: tuple[int, int]
+    sampling: Sampling | None
     frames: int
 
 
 def _opened(data: bytes) -> Any:
-    return pillow_heif.open_heif(data, convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    try:
+        return pillow_heif.open_heif(data, convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    except ValueError as error:
+        if "NCLX" not in str(error):
+            raise
+    # colour numbers that H.273 reserves; without them the picture is what its codec says
+    return pillow_heif.open_heif(data.replace(b"colrnclx", b"freenclx"), convert_hdr_to_8bit=False, hdr_to_16bit=False)
 
 
 def read_header(data: bytes) -> Found:
@@ -50,10 +61,10 @@ def read_header(data: bytes) -> Found:
     # the picture is upright already, whatever its EXIF says
     said = Metadata(upright_exif(file.info.get("exif"))[1], upright_xmp(file.info.get("xmp")))
     width, height = file.size
-    profile, numbers = file.info.get("icc_profile"), file.info.get("nclx_profile") or {}
-    # transfers 1, 6, 14 and 15 are those of video, which every viewer takes for sRGB's 13
-    in_p3 = numbers.get("color_primaries") == 12 and numbers.get("transfer_characteristics") in (1, 6, 13, 14, 15)
-    return Found(height, width, file.mode, said, profile, not profile and in_p3, len(file))
+    profile, nclx = file.info.get("icc_profile"), file.info.get("nclx_profile") or {}
+    numbers = nclx.get("color_primaries", 2), nclx.get("transfer_characteristics", 2)
+    sampling = _SAMPLINGS.get(file.info.get("chroma"))
+    return Found(height, width, file.mode, said, profile, numbers, sampling, len(file))
 
 
 def decode(data: bytes) -> npt.NDArray[np.uint8 | np.uint16]:
@@ -87,7 +98,11 @@ def can_encode() -> bool:
 
 
 def encode(
-    samples: npt.NDArray[np.uint8 | np.uint16], quality: int, metadata: Metadata, profile: bytes | None
+    samples: npt.NDArray[np.uint8 | np.uint16],
+    quality: int,
+    metadata: Metadata,
+    profile: bytes | None,
+    sampling: Sampling,
 ) -> bytes:
     """Encode a picture.
 
@@ -96,6 +111,7 @@ def encode(
         quality: 1 to 100.
         metadata: what goes along, IPTC aside, for which the format has no place.
         profile: the colour profile.
+        sampling: of colour differences. Many phones show 4:2:0 alone, which is HEVC's profile Main, or Main 10.
     """
     height, width, channels = samples.shape
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels] + (";16" if samples.dtype == np.uint16 else "")
@@ -105,7 +121,7 @@ def encode(
     options: dict[str, Any] = {
         "quality": quality,
         "xmp": metadata.xmp,
-        "chroma": "420" if quality < 90 else "444",
+        "chroma": sampling.replace(":", ""),
         "save_nclx_profile": not profile,
         "enc_params": {"preset": "ultrafast"},  # a fifth of the time for a tenth more bytes
     }
@@ -118,4 +134,17 @@ def encode(
                 raise
             continue  # broken metadata must not cost the picture
         break
-    return written.getvalue()
+    return _as_main_10(written.getvalue())
+
+
+_MAIN_10_INTRA: Final = re.compile(rb"\x04\x08\0\0(\x03?)\0\x9d\xb8")
+"""Profile, compatibility and constraints of 10 bits in 4:2:0 (H.265, 7.3.3); 3 is there to prevent emulation."""
+
+
+def _as_main_10(file: bytes) -> bytes:
+    """Name a picture of 10 bits in 4:2:0 one of profile Main 10, which is all that x265 uses of Main 10 Intra.
+
+    libheif asks for the latter, a range extension; decoders of phones look at the name.
+    """
+    samples = file.find(b"mdat")
+    return _MAIN_10_INTRA.sub(lambda found: b"\2\x28\0\0" + found[1] + b"\0\x9d\xb8", file[:samples]) + file[samples:]

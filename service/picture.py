@@ -148,10 +148,10 @@ class Header:
         orientation: the orientation that its samples need, 1 (upright) to 8, as EXIF counts them.
         metadata: EXIF, XMP and IPTC, all of them upright.
         icc_profile: the colour profile of its RGB or grey samples, None for sRGB or one that can't be used.
-        clear_grey: the grey level that a grey PNG declares transparent, None where it declares none.
+        clear_grey: the grey level, as decoded, that a grey PNG declares transparent, None where it declares none.
         grey: whether it has grey samples alone.
         inks: whether it has CMYK samples, which become sRGB.
-        sampling: how a JPEG samples its colour differences, None for other formats and for unusual ways.
+        sampling: how a JPEG, HEIC or AVIF samples its colour differences, None for grey and for unusual ways.
         frames: pictures in the file, of which the first counts; smaller versions and gain maps are none.
     """
 

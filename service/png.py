@@ -1,13 +1,17 @@
-"""PNG: metadata before and behind the samples, what a broken file claims, and grey with alpha, which OpenCV lacks."""
+"""PNG: its header, colours and metadata, what a broken file claims, and grey with alpha, which OpenCV lacks."""
 
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from service import cicp
+from service.colour import usable
+from service.icc import SRGB, Chromaticities, grey_profile, parametric, rgb_profile
 from service.metadata import Metadata, iptc_resource, upright_exif, upright_xmp
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
@@ -15,7 +19,9 @@ _XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
 _IPTC_KEYWORD: Final = b"Raw profile type iptc"
 _MOST_CHUNKS: Final = 200_000
 """Each costs a step, and more in a decoder; of the smallest that writers make, 64 MiB hold a tenth."""
-_TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf")
+_UNUSED: Final = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"fdAT")
+_NEAR: Final = 0.0025
+"""Programs round what they write for sRGB; no other space is as near."""
 _MAX_BLOCK: Final = 1 << 24
 """Bytes of metadata that are inflated, of all compressed chunks together."""
 
@@ -33,21 +39,125 @@ def chunks_fit(data: bytes) -> bool:
     return False
 
 
-def without_texts(data: bytes) -> bytes:
-    """Return a file without its texts, its profile and its EXIF: a decoder would inflate them all, unused."""
+def without_unused(data: bytes) -> bytes:
+    """Return a file without its texts, its profile and its EXIF, which a decoder would inflate, and without animation.
+
+    What is left of an animation is its default picture, the one for programs that show stills.
+    """
     pieces, kept, place = [], 0, 8
     while place + 12 <= len(data):
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
-        if data[place + 4 : place + 8] in _TEXTS:
+        if data[place + 4 : place + 8] in _UNUSED:
             pieces.append(data[kept:place])
             kept = end
         place = end
     return b"".join((*pieces, data[kept:])) if pieces else data
 
 
-def is_grey(data: bytes) -> bool:
-    """Whether a file has grey samples, with alpha or without; Pillow calls 16-bit ones with alpha RGBA."""
-    return data[25] in (0, 4)
+@dataclass(frozen=True)
+class Found:
+    """What a file says before its samples.
+
+    Attributes:
+        height, width: pixels, before they are turned.
+        grey: whether it has grey samples, with alpha or without.
+        clear_grey: the grey level that is transparent, of 16 bits or of 8, None where there is none.
+        profile: the colour profile, None for sRGB.
+        frames: pictures in the file, among them a default picture that is not part of the animation.
+    """
+
+    height: int
+    width: int
+    grey: bool
+    clear_grey: int | None
+    profile: bytes | None
+    frames: int
+
+
+def read_header(data: bytes) -> Found:
+    """Read what lies before the samples.
+
+    Raises:
+        ValueError: the first chunk is no header.
+        UnsupportedSamples: they are of high dynamic range.
+    """
+    if data[8:16] != b"\0\0\0\x0dIHDR":
+        raise ValueError("no header")
+    width, height, depth, kind = struct.unpack_from(">IIBB", data, 16)
+    if depth not in (1, 2, 4, 8, 16):
+        raise ValueError("no depth of a PNG")
+    chunks = _before_samples(data)
+    grey, clear, clear_grey, animation = kind in (0, 4), chunks.get(b"tRNS", b""), None, chunks.get(b"acTL", b"")
+    if kind == 0 and len(clear) == 2:
+        # compared at the file's own depth; bits above it don't count (PNG, 11.3.1.1)
+        clear_grey = int.from_bytes(clear, "big") & (1 << depth) - 1
+        if depth < 8:
+            clear_grey *= 255 // ((1 << depth) - 1)  # as the decoder scales the samples
+    frames = int.from_bytes(animation[:4], "big") if len(animation) == 8 else 0
+    if not 0 < frames <= 1 << 31:
+        frames = 1  # the standard's way with a broken animation
+    elif b"fcTL" not in chunks:
+        frames += 1
+    return Found(height, width, grey, clear_grey, _profile_of(chunks, depth, grey=grey), frames)
+
+
+def _before_samples(data: bytes) -> dict[bytes, bytes]:
+    """Return the first undamaged chunk of each kind."""
+    found: dict[bytes, bytes] = {}
+    place = 8
+    while data[place + 4 : place + 8] not in (b"IDAT", b""):
+        end = place + 8 + int.from_bytes(data[place : place + 4], "big")
+        kind, content = data[place + 4 : place + 8], data[place + 8 : end]
+        if kind not in found and zlib.crc32(data[place + 4 : end]).to_bytes(4, "big") == data[end : end + 4]:
+            found[kind] = content
+        place = end + 4
+    return found
+
+
+def _profile_of(chunks: dict[bytes, bytes], depth: int, *, grey: bool) -> bytes | None:
+    """Return the colour profile that the chunks stand for, the first that can be used of four (PNG, 4.3)."""
+    numbers = chunks.get(b"cICP", b"")
+    if len(numbers) == 4 and numbers[2] == 0 and numbers[3] <= 1 and cicp.known(numbers[0], numbers[1]):
+        narrow = 0 if numbers[3] else max(8, depth)
+        return cicp.profile_of(numbers[0], numbers[1], grey=grey, narrow=narrow)
+    if b"iCCP" in chunks:
+        profile = usable(_text(b"zTXt", chunks[b"iCCP"], _MAX_BLOCK)[1], grey=grey)
+        if profile:
+            return profile
+    if b"sRGB" in chunks:
+        return None
+    return usable(_profile_by_gamma(chunks.get(b"gAMA", b""), chunks.get(b"cHRM", b""), grey=grey), grey=grey)
+
+
+def _profile_by_gamma(gamma: bytes, chromaticities: bytes, *, grey: bool) -> bytes | None:
+    """Write the profile of a `gAMA` chunk and a `cHRM` chunk, which says nothing of the curve alone.
+
+    A gamma of 1/2.2 beside sRGB's primaries, or alone, is what programs write for sRGB.
+    """
+    (encoding,) = struct.unpack(">I", gamma) if len(gamma) == 4 else (0,)
+    if not 10_000 <= encoding <= 1_000_000:  # powers of 10 and of 0.1
+        return None
+    colours = _chromaticities(chromaticities) if not grey else None
+    if colours is None and abs(encoding / 100_000 - 1 / 2.2) < _NEAR:
+        return None
+    name, curve = f"gamma {100_000 / encoding:.3g}", parametric(100_000 / encoding)
+    if grey:
+        return grey_profile(f"Grey, {name}", curve)
+    try:
+        return rgb_profile(f"PNG, {name}", colours or SRGB, curve)
+    except ValueError:
+        return _profile_by_gamma(gamma, b"", grey=grey)
+
+
+def _chromaticities(content: bytes) -> Chromaticities | None:
+    """Read a `cHRM` chunk, None where it has sRGB's primaries or is broken."""
+    if len(content) != 32:
+        return None
+    values = [value / 100_000 for value in struct.unpack(">8I", content)]
+    white, red, green, blue = zip(values[::2], values[1::2], strict=True)
+    if np.abs(np.subtract((red, green, blue, white), (SRGB.red, SRGB.green, SRGB.blue, SRGB.white))).max() < _NEAR:
+        return None
+    return Chromaticities(red, green, blue, white)
 
 
 def metadata_of(data: bytes) -> tuple[int, Metadata]:

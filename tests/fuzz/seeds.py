@@ -2,7 +2,6 @@
 
 import io
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, Final
@@ -16,7 +15,8 @@ from PIL import ExifTags, Image
 
 from service import codec, metadata
 from service.picture import Header, Picture
-from tests import profiles
+from tests import avif_files, profiles
+from tests.png_files import chunk, png, rows_of, with_chunks
 
 Pixels = npt.NDArray[np.uint8 | np.uint16]
 
@@ -125,31 +125,13 @@ def _png() -> Iterator[bytes]:
         "PNG", "RGB", size, exif=exif(), icc_profile=profiles.display_p3(), dpi=(72, 72), transparency=(1, 2, 3)
     )
     yield _animated("PNG", "RGBA")
-    yield _interlaced()
+    yield png(11, 13, rows_of(_pixels((13, 11), 3), 8, interlaced=True), interlaced=True)
+    colours = chunk(b"gAMA", b"\0\0\xb1\x9e") + chunk(b"cHRM", struct.pack(">8I", *(9000 * n for n in range(1, 9))))
+    clear = chunk(b"tRNS", b"\0\1")
+    yield png(7, 5, rows_of(np.arange(35).reshape(5, 7, 1) % 4, 2), 2, 0, colours + clear)
+    yield with_chunks(_pillow("PNG", "RGB", size), chunk(b"cICP", b"\x0c\x0d\0\0"), colours)
     yield _ours("png", size, np.uint16, alpha=True)
     yield _ours("png", size)
-
-
-def _interlaced() -> bytes:
-    """Adam7, which none of the encoders here writes (PNG, 8.2)."""
-    samples = _pixels((13, 11), 3)
-    rows = b""
-    for x, y, dx, dy in (
-        (0, 0, 8, 8),
-        (4, 0, 8, 8),
-        (0, 4, 4, 8),
-        (2, 0, 4, 4),
-        (0, 2, 2, 4),
-        (1, 0, 2, 2),
-        (0, 1, 1, 2),
-    ):
-        rows += b"".join(b"\0" + row.tobytes() for row in samples[y::dy, x::dx] if row.size)
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    head = struct.pack(">IIBBBBB", 11, 13, 8, 2, 0, 0, 1)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def _webp() -> Iterator[bytes]:
@@ -256,6 +238,9 @@ def _avif() -> Iterator[bytes]:
     yield _pillow("AVIF", "RGBA", size, exif=exif(), xmp=XMP, icc_profile=profiles.display_p3(), speed=10)
     yield _pillow("AVIF", "RGB", (1, 1), subsampling="4:4:4", speed=10)
     yield _animated("AVIF")
+    pixels = _pixels((64, 64), 3).astype(np.uint8)
+    yield avif_files.file(pixels, avif_files.cut(20, 10, 1), avif_files.turn(1), avif_files.mirror(0))
+    yield avif_files.file([pixels] * 2, avif_files.turn(3), grid=(1, 2))
     yield _ours("avif", size)
 
 

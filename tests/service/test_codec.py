@@ -37,6 +37,7 @@ from service.codec import (
     read_header,
 )
 from service.metadata import Metadata
+from tests.png_files import chunk, png, rows_of
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -331,14 +332,67 @@ class TestSixteenBits:
                 assert same(np.asarray(clear)[:, 0, 3], level)
 
 
-def png(width: int, height: int, rows: bytes = b"", depth: int = 8, colour: int = 2) -> bytes:
-    """A PNG file with that header and those unfiltered rows."""
+class TestClearColours:
+    """What tRNS says is compared at the file's own depth (PNG, 11.3.1.1)."""
 
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    @pytest.mark.parametrize("interlaced", [False, True])
+    @pytest.mark.parametrize("above", [0, 1])
+    @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+    def test_grey(self, depth: int, above: int, interlaced: bool) -> None:
+        samples = np.random.default_rng(depth).integers(0, 1 << depth, (9, 13, 1))
+        for level in sorted({0, 1, (1 << depth) - 1, int(samples[4, 5, 0])}):
+            samples[2, 3] = level
+            if depth == 16:
+                samples[2, 4] = level ^ 1  # the same in its upper byte
+            clear = level | (above << depth if depth < 16 else 0)
+            before = chunk(b"tRNS", struct.pack(">H", clear))
+            data = png(13, 9, rows_of(samples, depth, interlaced=interlaced), depth, 0, before, interlaced=interlaced)
+            result = read(data)
+            most = 65_535 if depth == 16 else 255
+            assert same(result.pixels[:, :, 0], samples[:, :, 0] * (most // ((1 << depth) - 1)))
+            assert result.alpha is not None
+            assert same(result.alpha, np.where(samples[:, :, 0] == level, 0, most))
+            again = read(encode(result, "png"))
+            assert same(again.alpha, result.alpha)
+            assert same(again.pixels, result.pixels)
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    @pytest.mark.parametrize("interlaced", [False, True])
+    @pytest.mark.parametrize("depth", [8, 16])
+    def test_colour(self, depth: int, interlaced: bool) -> None:
+        samples = np.random.default_rng(depth).integers(0, 1 << depth, (9, 13, 3))
+        samples[3:5, 3] = samples[1, 1]
+        samples[2, 4] = samples[1, 1] ^ (0, 0, 1)
+        before = chunk(b"tRNS", struct.pack(">3H", *(int(sample) for sample in samples[1, 1])))
+        data = png(13, 9, rows_of(samples, depth, interlaced=interlaced), depth, 2, before, interlaced=interlaced)
+        result = read(data)
+        assert same(result.pixels, samples)
+        assert result.alpha is not None
+        assert same(result.alpha == 0, (samples == samples[1, 1]).all(axis=2))
+
+    @pytest.mark.parametrize("interlaced", [False, True])
+    @pytest.mark.parametrize("depth", [1, 2, 4, 8])
+    def test_palette(self, depth: int, interlaced: bool) -> None:
+        colours = min(1 << depth, 200)
+        palette = np.random.default_rng(depth).integers(0, 256, (colours, 4), np.uint8)
+        indices = np.random.default_rng(1).integers(0, colours, (9, 13, 1))
+        for count in (1, colours // 2 + 1, colours):
+            alpha = np.where(np.arange(colours) < count, palette[:, 3], 255)
+            before = chunk(b"PLTE", palette[:, :3].tobytes()) + chunk(b"tRNS", palette[:count, 3].tobytes())
+            rows = rows_of(indices, depth, interlaced=interlaced)
+            result = read(png(13, 9, rows, depth, 3, before, interlaced=interlaced))
+            assert same(result.pixels, palette[indices[:, :, 0], :3])
+            assert result.alpha is not None
+            assert same(result.alpha, alpha[indices[:, :, 0]])
+
+    @pytest.mark.parametrize("colour", [0, 2, 4, 6])
+    @pytest.mark.parametrize("length", [0, 1, 2, 3, 6, 7, 300])
+    def test_another_length_says_nothing(self, colour: int, length: int) -> None:
+        channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+        if (colour, length) in ((0, 2), (2, 6)):
+            return
+        samples = np.full((4, 5, channels), 255)
+        result = read(png(5, 4, rows_of(samples, 8), 8, colour, chunk(b"tRNS", (b"\0\xff" * 150)[:length])))
+        assert result.alpha is None or result.alpha.min() == 255
 
 
 class TestOtherKindsOfPixels:

@@ -47,6 +47,7 @@ from service.problems import words_for
 from service.scheduler import Scheduler
 from service.view import View
 from tests import profiles
+from tests.avif_files import cut
 from tests.onnx_files import write_generator
 
 pillow_heif.register_heif_opener()
@@ -558,6 +559,15 @@ class TestSamples:
         assert again.info["bit_depth"] == 10
         table.row("10-bit HEIC, to 16-bit PNG", f"furthest {furthest(read, ramp) / 64:.1f} steps of 10 bits")
 
+    def test_ten_bits_of_grey_heic(self, through: Through) -> None:
+        ramp = np.repeat(np.linspace(0, 65_535, 256).astype(np.uint16)[None], 64, 0)
+        written = io.BytesIO()
+        pillow_heif.from_bytes("I;16", (256, 64), ramp.tobytes()).save(written, quality=-1)
+        read = by_opencv(through(written.getvalue(), "png"))
+        assert read.ndim == 2
+        assert read.dtype == np.uint16
+        assert furthest(read, ramp) < 64
+
     @pytest.mark.parametrize("source", ["jpeg", "png", "tiff", "bmp", "avif"])
     @pytest.mark.parametrize("target", ["jpeg", "png", "tiff", "bmp"])
     def test_grey_stays_grey(self, through: Through, table: Table, source: Format, target: Format) -> None:
@@ -679,6 +689,63 @@ class TestFormats:
         assert away < (0 if format_ in ("png", "webp", "tiff") else 3) + 1e-9
         table.row(f"3 frames, {format_}", f"the first, mean difference {away:.2f}; 3 are told")
 
+    @pytest.mark.parametrize("hidden", [True, False])
+    def test_an_animated_png_is_answered_by_its_default_picture(self, through: Through, hidden: bool) -> None:
+        # the one for programs that show stills, be it a part of the animation or not
+        frames = [Image.fromarray(photo()), Image.fromarray(photo()[::-1].copy()), Image.fromarray(255 - photo())]
+        data = saved(frames[0], "png", save_all=True, append_images=frames[1:], default_image=hidden)
+        assert read_header(data, PictureLimits(10**6)).frames == 3
+        assert furthest(opened(through(data)), photo()) == 0
+
+    @pytest.mark.parametrize(
+        ("mode", "chroma", "profile"),
+        [("RGB", "420", 3), ("RGBA", "420", 3), ("RGB", "422", 4), ("RGB", "444", 4), ("RGB;16", "420", 2)],
+    )
+    def test_heic_keeps_its_profile(self, through: Through, mode: str, chroma: str, profile: int) -> None:
+        pixels = np.dstack([photo(), photo()[:, :, 0]]) if mode == "RGBA" else photo()
+        if mode == "RGB;16":
+            pixels = pixels.astype(np.uint16) * 257
+        written = io.BytesIO()
+        pillow_heif.from_bytes(mode, (130, 90), pixels.tobytes()).save(written, quality=90, chroma=chroma)
+        for quality in (50, 95, 100):
+            assert hevc_profile(through(written.getvalue(), quality=quality)) == (
+                profile,
+                chroma,
+                10 if profile == 2 else 8,
+            )
+
+    @pytest.mark.parametrize("source", ["jpeg", "png", "webp", "tiff", "bmp", "avif"])
+    def test_heic_is_what_phones_show(self, through: Through, source: Format) -> None:
+        options = {"subsampling": "4:4:4"} if source in ("jpeg", "avif") else {}
+        assert hevc_profile(through(saved(photo(), source, **options), "heic")) == (3, "420", 8)
+
+    def test_heic_is_cut_by_its_box(self, through: Through) -> None:
+        file = pillow_heif.from_bytes("RGB", (130, 90), photo().tobytes())
+        file.info["icc_profile"], file.info["icc_profile_type"] = bytes(100), "prof"
+        written = io.BytesIO()
+        file.save(written, quality=-1, chroma=444, save_nclx_profile=False)
+        data = written.getvalue()
+        place = data.index(b"colrprof") - 4  # its last property, whose place a cut and a gap take
+        end = place + int.from_bytes(data[place : place + 4], "big")
+
+        def with_cut(*where: int) -> bytes:
+            box = cut(*where)
+            return data[:place] + box + struct.pack(">I4s", end - place - len(box), b"free") + data[place + 48 :]
+
+        assert furthest(opened(through(with_cut(40, 30, 5, -10), "png")), photo()[20:50, 50:90]) <= 6
+        for broken in ((40, 30, 100, 0), (0, 30)):
+            with pytest.raises(MalformedPicture):
+                through(with_cut(*broken), "png")
+
+    def test_ten_bits_for_phones(self, through: Through) -> None:
+        written = io.BytesIO()
+        tifffile.imwrite(written, photo().astype(np.uint16) * 257, photometric="rgb")
+        answer = through(written.getvalue(), "heic")
+        assert hevc_profile(answer) == (2, "420", 10)
+        # the name alone is another than libheif gives
+        read = np.asarray(pillow_heif.open_heif(answer, convert_hdr_to_8bit=True))
+        assert np.abs(read.astype(int) - photo()).mean() < 2.5
+
     def test_a_gain_map_is_no_frame(self, through: Through, table: Table) -> None:
         first = Image.fromarray(photo())
         data = saved(first, "mpo", save_all=True, append_images=[first.resize((20, 20)).convert("L")], quality=95)
@@ -686,6 +753,13 @@ class TestFormats:
         worst = furthest(opened(through(data, "png")), opened(saved(first, "jpeg", quality=95)))
         assert worst <= 2
         table.row("JPEG with a gain map behind it", f"the picture, furthest sample {worst}; 1 frame")
+
+
+def hevc_profile(data: bytes) -> tuple[int, str, int]:
+    """The profile, the sampling and the bits of a HEIC (ISO/IEC 14496-15, 8.3.3.1): 2 is Main 10, 3 still pictures."""
+    record = data[data.index(b"hvcC") + 4 :]
+    assert record[1] & 31 == 4 or record[2] & 0x20, "what calls itself Main can be decoded as such"
+    return record[1] & 31, ("400", "420", "422", "444")[record[16] & 3], (record[17] & 7) + 8
 
 
 class TestSides:
