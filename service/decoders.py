@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from service import heif, metadata, png, tiff
+from service import heif, png, tiff
 from service.colour import cmyk_to_srgb, lab_to_srgb
+from service.exif import upright_exif
 from service.picture import FORMATS, Format, Header, MalformedPicture, Pixels, UnsupportedSamples
 
 PILLOW: Final[dict[Format, str]] = {format_: format_.upper() for format_ in FORMATS}
@@ -54,7 +55,7 @@ def _as_rgb(array: Pixels) -> Pixels:
 def _tiff_samples(data: bytes, header: Header) -> tuple[Pixels, Header]:
     if header.orientation != 1:
         # decoders differ in what they do about it
-        data = metadata.upright_exif(data, keep_thumbnail=True)[1] or data
+        data = upright_exif(data, keep_thumbnail=True)[1] or data
     layout = tiff.layout_of(tiff.tags_of(data), data)
     if layout.bits < 16 or layout.photometric not in (0, 1, 2):
         return _with_pillow(data, header)

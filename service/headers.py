@@ -142,7 +142,7 @@ def _pillow_header(data: bytes, format_: Format) -> Header:
             if image.mode in ("L", "I;16") and isinstance(image.info.get("transparency"), int):
                 clear_grey = image.info["transparency"]
         else:
-            orientation, said = metadata.of_image(image)
+            orientation, said = jpeg.metadata_of(data) if format_ == "jpeg" else metadata.of_image(image)
             if format_ == "jpeg":
                 frames, sampling = metadata.frames_of_jpeg(image), metadata.sampling_of_jpeg(image)
         profile = usable(image.info.get("icc_profile"), grey=grey)

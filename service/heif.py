@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pillow_heif
 from pillow_heif import options as heif_options
 
-from service.metadata import Metadata, upright_exif, upright_xmp
+from service.metadata import Metadata, upright, without_orientation
+from service.xmp import upright_xmp
 
 BRANDS: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 
@@ -48,7 +49,7 @@ def read_header(data: bytes) -> Found:
     """Read a file's header without decoding it; raises what libheif raises."""
     file = _opened(data)
     # the picture is upright already, whatever its EXIF says
-    said = Metadata(upright_exif(file.info.get("exif"))[1], upright_xmp(file.info.get("xmp")))
+    _, said = upright(file.info.get("exif"), file.info.get("xmp"), turned=True)
     width, height = file.size
     profile, numbers = file.info.get("icc_profile"), file.info.get("nclx_profile") or {}
     # transfers 1, 6, 14 and 15 are those of video, which every viewer takes for sRGB's 13
@@ -102,9 +103,10 @@ def encode(
     file = pillow_heif.from_bytes(mode, (width, height), np.ascontiguousarray(samples).tobytes())
     if profile:
         file.info["icc_profile"], file.info["icc_profile_type"] = profile, "prof"
+    metadata = without_orientation(metadata)
     options: dict[str, Any] = {
         "quality": quality,
-        "xmp": metadata.xmp,
+        "xmp": upright_xmp(metadata.xmp),  # the writer would make a box of an orientation that it names
         "chroma": "420" if quality < 90 else "444",
         "save_nclx_profile": not profile,
         "enc_params": {"preset": "ultrafast"},  # a fifth of the time for a tenth more bytes

@@ -15,11 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, TiffImagePlugin, TiffTags
 
-from service.metadata import Metadata, upright_exif, upright_xmp
+from service.exif import upright_exif
+from service.metadata import Metadata, Resolution
+from service.xmp import upright_xmp
 
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _COUNTS = 273, 274, 277, 278, 279
 _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS = 284, 317, 322, 323, 324, 325
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _EXTRA, _SAMPLE_FORMAT, _XMP, _IPTC, _ICC = 338, 339, 700, 33723, 34675
 Tags = TiffImagePlugin.ImageFileDirectory_v2
 _DEFLATE: Final = 8
@@ -170,18 +173,31 @@ def metadata_of(tags: Tags, data: bytes) -> Metadata:
     xmp, iptc = tags.get(_XMP), tags.get(_IPTC)
     if isinstance(iptc, tuple) and all(isinstance(each, int) for each in iptc):
         iptc = struct.pack(f"{tags._endian}{len(iptc)}I", *iptc)  # older writers count it in words
+    orientation = tags.get(_ORIENTATION)
+    orientation = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
     return Metadata(
-        _exif_of(data),
-        upright_xmp(xmp if isinstance(xmp, bytes) else None),
+        _exif_of(data, orientation),
+        upright_xmp(xmp if isinstance(xmp, bytes) else None, turned=orientation != 1),
         iptc if isinstance(iptc, bytes) else None,
+        _resolution_of(tags, orientation),
     )
 
 
-def _exif_of(data: bytes) -> bytes | None:
+def _resolution_of(tags: Tags, orientation: int) -> Resolution | None:
+    metres = {1: None, 2: 0.0254, 3: 0.01}.get(tags.get(_RESOLUTION_UNIT, 2), 0.0254)
+    try:
+        resolution = Resolution.of(float(tags[_X_RESOLUTION]), float(tags[_Y_RESOLUTION]), metres)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    return resolution.turned() if resolution and orientation >= 5 else resolution
+
+
+def _exif_of(data: bytes, orientation: int) -> bytes | None:
     try:
         with warnings.catch_warnings(action="ignore"):
             whole, kept = Image.Exif(), Image.Exif()
             whole.load(data)
+            kept[_ORIENTATION] = orientation  # as the sides that it names are
             for tag in _KEPT:
                 if tag in whole:
                     kept[tag] = whole[tag]
@@ -189,7 +205,11 @@ def _exif_of(data: bytes) -> bytes | None:
                 inner = whole.get_ifd(nested)
                 if inner:
                     kept.get_ifd(nested).update(inner)
-            return upright_exif(kept.tobytes())[1] if len(kept) or any(kept.get_ifd(each) for each in _NESTED) else None
+            return (
+                upright_exif(kept.tobytes())[1]
+                if len(kept) > 1 or any(kept.get_ifd(each) for each in _NESTED)
+                else None
+            )
     except Exception:  # noqa: BLE001  broken metadata must not cost the picture
         return None
 
@@ -249,6 +269,9 @@ def write(samples: npt.NDArray[np.uint8 | np.uint16], metadata: Metadata, profil
     rows = max(1, (1 << 20) // (width * channels * samples.itemsize))
     strips = [zlib.compress(_differences(samples[top : top + rows]), 4) for top in range(0, height, rows)]
     tags = _described(metadata)
+    if metadata.resolution:
+        tags[_X_RESOLUTION], tags[_Y_RESOLUTION], unit = metadata.resolution.numbers()
+        tags[_RESOLUTION_UNIT] = unit + 1
     tags[_WIDTH], tags[_LENGTH] = width, height
     tags[_BITS] = (8 * samples.itemsize,) * channels
     tags[_COMPRESSION], tags[_PREDICTOR] = _DEFLATE, 2
