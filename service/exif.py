@@ -145,9 +145,13 @@ def _drop_thumbnail(tiff: _Structure) -> None:
     second = tiff.unpack("I", link) if link else 0
     if not link or not second:
         return
-    struct.pack_into(tiff.order + "I", tiff.block, link, 0)
     found = {entry.tag: tiff.number(entry) for entry in tiff.entries_at(second)}
-    used = _used(tiff)
+    values = _values(tiff)
+    if not found or any(start < link + 4 and link < end for start, end in values):
+        return  # the first directory claims too many entries, and what seems to follow it is a value
+    struct.pack_into(tiff.order + "I", tiff.block, link, 0)
+    tables = [(place, place + 2 + 12 * len(tiff.entries[directory]) + 4) for directory, place in tiff.places.items()]
+    used = _joined([(0, 8), *tables, *values])
     for at, long in _THUMBNAILS:
         start, length = found.get(at) or 0, found.get(long) or 0
         end = min(start + length, len(tiff.block))
@@ -162,16 +166,18 @@ def _drop_thumbnail(tiff: _Structure) -> None:
             tiff.block[start:end] = bytes(end - start)
 
 
-def _used(tiff: _Structure) -> list[tuple[int, int]]:
-    """Where directories and their values lie: (start, end), in order and apart from one another."""
-    places = [(0, 8)]
-    for directory, entries in tiff.entries.items():
-        place = tiff.places[directory]
-        places.append((place, place + 2 + 12 * len(entries) + 4))
-        for entry in entries:
-            start = tiff.start_of(entry)
-            if entry.size > 4 and start is not None:
-                places.append((start, start + entry.size))
+def _values(tiff: _Structure) -> list[tuple[int, int]]:
+    """Where values lie that do not lie in their entries: start and end."""
+    return [
+        (start, start + entry.size)
+        for entries in tiff.entries.values()
+        for entry in entries
+        if entry.size > 4 and (start := tiff.start_of(entry)) is not None
+    ]
+
+
+def _joined(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sort places, and join those that touch."""
     joined: list[tuple[int, int]] = []
     for start, end in sorted(places):
         if joined and start <= joined[-1][1]:
@@ -200,12 +206,16 @@ def resolution_of(exif: bytes | None) -> tuple[float, float, int] | None:
     return found[_X_RESOLUTION], found[_Y_RESOLUTION], unit
 
 
-def without_orientation(exif: bytes) -> bytes:
-    """Take the orientation out of a block: writers of HEIC and AVIF make boxes of it, and one writes the rest anew."""
+def without_orientation(exif: bytes, *, keep_upright: bool = False) -> bytes:
+    """Take the orientation out of a block, or one that is not 1."""
     tiff = _Structure(exif)
     first, entries = tiff.places[_FIRST], tiff.entries[_FIRST]
     link = tiff.link_of(first)
-    kept = [tiff.block[entry.place : entry.place + 12] for entry in entries if entry.tag != _ORIENTATION]
+    kept = [
+        tiff.block[entry.place : entry.place + 12]
+        for entry in entries
+        if entry.tag != _ORIENTATION or (keep_upright and tiff.number(entry) == 1)
+    ]
     if link and len(kept) < len(entries):
         table = b"".join((*kept, tiff.block[link : link + 4]))
         struct.pack_into(tiff.order + "H", tiff.block, first, len(kept))

@@ -103,7 +103,7 @@ def encode(
     file = pillow_heif.from_bytes(mode, (width, height), np.ascontiguousarray(samples).tobytes())
     if profile:
         file.info["icc_profile"], file.info["icc_profile_type"] = profile, "prof"
-    metadata = without_orientation(metadata)
+    metadata = without_orientation(metadata, keep_upright=True)
     options: dict[str, Any] = {
         "quality": quality,
         "xmp": upright_xmp(metadata.xmp),  # the writer would make a box of an orientation that it names

@@ -11,6 +11,10 @@ from service import xmp as xmp_packets
 
 MAX_SEGMENT: Final = 65_533
 """Bytes that a JPEG segment holds."""
+XMP_NAME: Final = b"http://ns.adobe.com/xap/1.0/\0"
+"""What comes before a packet in a JPEG's segment."""
+EXTENSION_NAME: Final = b"http://ns.adobe.com/xmp/extension/\0"
+"""Likewise before the name of an extension, its length, and where in it the segment's part belongs."""
 _IPTC_RESOURCE: Final = 0x0404
 
 
@@ -121,11 +125,16 @@ def upright(
     return orientation, Metadata(block, packet, iptc, resolution)
 
 
-def without_orientation(metadata: Metadata) -> Metadata:
-    """Take out the orientation, which is upright, for a format that says it in boxes of its own."""
+def without_orientation(metadata: Metadata, *, keep_upright: bool = False) -> Metadata:
+    """Take out the orientation for a format that says it in boxes of its own, which its writer would make of it.
+
+    Args:
+        metadata: of a picture that is upright.
+        keep_upright: whether an orientation of 1 may stay.
+    """
     if not metadata.exif:
         return metadata
-    exif = exif_blocks.without_orientation(metadata.exif)
+    exif = exif_blocks.without_orientation(metadata.exif, keep_upright=keep_upright)
     if exif == metadata.exif:
         return metadata
     return replace(metadata, exif=exif, xmp=xmp_packets.upright_xmp(metadata.xmp))
@@ -175,17 +184,28 @@ def jpeg_segment(marker: int, content: bytes) -> bytes:
 
 
 def jpeg_segments(metadata: Metadata) -> bytes:
-    """Write metadata as a JPEG's segments; of EXIF and XMP what a segment holds, of IPTC all."""
+    """Write metadata as a JPEG's segments; of EXIF what one segment holds."""
     written = b""
     if metadata.exif and (block := exif_blocks.fitted(metadata.exif, MAX_SEGMENT - 6)):
         written += jpeg_segment(0xE1, b"Exif\0\0" + block)
-    if metadata.xmp and (packet := xmp_packets.fitted(metadata.xmp, MAX_SEGMENT - 29)):
-        written += jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet)
+    if metadata.xmp:
+        packet, extension = xmp_packets.split(metadata.xmp, MAX_SEGMENT - len(XMP_NAME))
+        written += jpeg_segment(0xE1, XMP_NAME + packet) if packet else b""
+        written += _extension_segments(extension) if extension else b""
     if metadata.iptc:
         resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(metadata.iptc)) + metadata.iptc
         resource += bytes(len(metadata.iptc) % 2)
         written += _in_parts(0xED, b"Photoshop 3.0\0", resource)
     return written
+
+
+def _extension_segments(extension: bytes) -> bytes:
+    head, length = EXTENSION_NAME + xmp_packets.guid(extension), len(extension)
+    most = MAX_SEGMENT - len(head) - 8
+    return b"".join(
+        jpeg_segment(0xE1, head + struct.pack(">II", length, place) + extension[place : place + most])
+        for place in range(0, length, most)
+    )
 
 
 def _in_parts(marker: int, name: bytes, content: bytes) -> bytes:

@@ -8,11 +8,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from service.metadata import Metadata, Resolution, iptc_resource, upright
+from service.metadata import XMP_NAME, Metadata, Resolution, iptc_resource, upright
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
-_XMP_NAME: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _IPTC_KEYWORD: Final = b"Raw profile type iptc"
 _RAW_KEYWORD: Final = b"raw profile type "
 _MOST_CHUNKS: Final = 200_000
@@ -59,7 +58,7 @@ def metadata_of(data: bytes) -> tuple[int, Metadata]:
     resolution, left = None, _MAX_BLOCK
     for kind, content in _chunks(data):
         if kind == b"eXIf":
-            found.setdefault("exif", content)
+            found["exif"] = content
         elif kind == b"pHYs" and len(content) >= 9:
             x, y, unit = struct.unpack_from(">IIB", content)
             resolution = resolution or Resolution.of(x, y, {1: 1.0}.get(unit))
@@ -67,7 +66,7 @@ def metadata_of(data: bytes) -> tuple[int, Metadata]:
             keyword, text, inflated = _text(kind, content, left)
             left -= inflated
             if text and keyword == _XMP_KEYWORD:
-                found.setdefault("xmp", text)
+                found["xmp"] = text
             elif text and keyword.lower().startswith(_RAW_KEYWORD):
                 name, block = _raw_profile(text)
                 raw.setdefault(name, block)
@@ -129,8 +128,8 @@ def _raw_profile(text: bytes) -> tuple[str, bytes]:
         return "", b""
     if block.startswith((b"Exif\0\0", b"II*\0", b"MM\0*")):
         return "exif", block
-    if block.startswith((_XMP_NAME, b"<")):
-        return "xmp", block.removeprefix(_XMP_NAME)
+    if block.startswith((XMP_NAME, b"<", b"\xef\xbb\xbf<")):
+        return "xmp", block.removeprefix(XMP_NAME)
     if block.startswith(b"\x1c"):
         return "iptc", block
     records = iptc_resource(block.removeprefix(b"Photoshop 3.0\0"))

@@ -1,7 +1,8 @@
 """XMP: an XML packet (ISO 16684-1), of which parts are cut out and the rest stays as it is written."""
 
+import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 from xml.parsers import expat
 
@@ -9,8 +10,8 @@ _RDF: Final = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _ORIENTED: Final = ("http://ns.adobe.com/tiff/1.0/", "http://ns.adobe.com/exif/1.0/")
 _LARGEST: Final = 1 << 24
 """Bytes of a packet that is kept."""
-_MOST_ELEMENTS: Final = 500_000
-"""Of a packet; as many take a second."""
+_MOST_ELEMENTS: Final = 200_000
+"""Of a packet; as many take half a second, and what comes behind them is left as it is."""
 _STALE: Final = re.compile(
     r"""
     http://ns\.adobe\.com/hdr-gain-map/1\.0/.*
@@ -27,6 +28,9 @@ _STALE: Final = re.compile(
 """An address and a name that speak of another picture, a film or a packet in the file, which no longer is there."""
 _TAG: Final = re.compile(rb"<(?:[^<>\"']++|\"[^\"]*+\"|'[^']*+')*+>")
 _ATTRIBUTE: Final = re.compile(rb"\s++([^\s=<>\"']++)\s*+=\s*+(\"[^\"]*+\"|'[^']*+')")
+_ABOUT: Final = re.compile(rb"rdf:about\s*+=\s*+(?:\"[^\"<]{0,200}\"|'[^'<]{0,200}')")
+_NOTE_LENGTH: Final = 400
+"""Bytes that a packet needs at most to name its extension."""
 
 Wanted = Callable[[str, str, bool], bool]
 """Whether an element or attribute is looked for: its namespace's address, its name, whether it is a property."""
@@ -42,16 +46,18 @@ class _Search:
     Attributes:
         found: start and end of the elements and attributes that are wanted.
         orientations: places of the digit that an orientation is.
+        addresses: of each prefix, None where it stands for several.
     """
 
     def __init__(self, packet: bytes, wanted: Wanted) -> None:
         self.found: list[tuple[int, int]] = []
         self.orientations: list[int] = []
+        self.addresses: dict[str, str | None] = {}
         self._wanted = wanted
         self._start = max(packet.find(b"<"), 0)  # a byte order mark may come before
         self._packet = packet
         self._addresses: dict[str, list[str]] = {}  # of a prefix, the innermost last
-        self._declared: list[list[str]] = []  # prefixes, by open element
+        self._declared: list[Sequence[str]] = []  # prefixes, by open element
         self._description = 0  # depth of the one that is open, whose children are properties
         self._cut: tuple[int, int, int] | None = None  # depth, start, end of the tag
         self._oriented = 0  # depth of an orientation's element
@@ -80,21 +86,24 @@ class _Search:
         self._elements += 1
         if self._elements > _MOST_ELEMENTS:
             raise _Stop
-        declared = [key for key in attributes if key.startswith("xmlns")]
+        declared = [key for key in attributes if key.startswith("xmlns")] if attributes else ()
         self._declared.append(declared)
         for key in declared:
-            self._addresses.setdefault(key[6:], []).append(attributes[key])
+            prefix, address = key[6:], attributes[key]
+            self._addresses.setdefault(prefix, []).append(address)
+            if self.addresses.setdefault(prefix, address) != address:
+                self.addresses[prefix] = None
         if self._cut:
             return
         depth, place = len(self._declared), self._place()
-        address, local = self._name(name)
+        namespace, local = self._name(name)
         is_property = self._description == depth - 1 > 0
-        if self._wanted(address, local, is_property) and (tag := _TAG.match(self._packet, place)):
+        if namespace and self._wanted(namespace, local, is_property) and (tag := _TAG.match(self._packet, place)):
             self._cut = depth, place, tag.end()
             return
-        if local == "Description" and address == _RDF and not self._description:
+        if local == "Description" and namespace == _RDF and not self._description:
             self._description = depth
-        if local == "Orientation" and address in _ORIENTED:
+        if local == "Orientation" and namespace in _ORIENTED:
             self._oriented = self._oriented or depth
         if len(attributes) > len(declared):
             self._look_at(attributes, place, is_properties=self._description == depth)
@@ -102,7 +111,7 @@ class _Search:
     def _look_at(self, attributes: dict[str, str], place: int, *, is_properties: bool) -> None:
         """Look for attributes of the element that begins there."""
         names = {key.encode("iso-8859-1"): self._name(key, attribute=True) for key in attributes if ":" in key}
-        wanted = {key for key, name in names.items() if self._wanted(*name, is_properties)}
+        wanted = {key for key, name in names.items() if name[0] and self._wanted(*name, is_properties)}
         turns = {key for key, (address, local) in names.items() if local == "Orientation" and address in _ORIENTED}
         tag = _TAG.match(self._packet, place) if wanted or turns else None
         if tag is None:
@@ -161,20 +170,67 @@ def upright_xmp(xmp: bytes | None, *, turned: bool = True) -> bytes | None:
     return _without(packet, search.found)
 
 
-def fitted(packet: bytes, most: int) -> bytes | None:
-    """Return a packet in at most `most` bytes: as it is, else without padding, else without its largest properties."""
-    if len(packet) > most and (end := packet.rfind(b"<?xpacket end")) >= 0:
+def joined(packet: bytes, extension: bytes) -> bytes:
+    """Put what an extension describes into its packet, as it is where the extension is written in another way."""
+    start = extension.find(b">", extension.find(b"<rdf:RDF")) + 1
+    end, place = extension.rfind(b"</rdf:RDF"), packet.rfind(b"</rdf:RDF")
+    if not 0 < start < end or place < 0 or extension.count(b"xmlns:", 0, start) > 2:
+        return packet
+    if len(packet) + len(extension) > _LARGEST:
+        return packet
+    return packet[:place] + extension[start:end] + packet[place:]
+
+
+def split(packet: bytes, most: int) -> tuple[bytes | None, bytes | None]:
+    """Return a packet in at most `most` bytes, and an extension of it with the largest properties where it is longer.
+
+    They go where they can't be moved, since the packet is broken or calls two namespaces the same; None is a packet
+    that is longer even so.
+    """
+    if len(packet) > most and (end := packet.rfind(b"<?xpacket end")) >= 0:  # there may be padding before
         packet = packet[:end].rstrip() + b"\n" + packet[end:]
     if len(packet) <= most:
-        return packet
-    found = _Search(packet, lambda address, _, is_property: is_property and address != _RDF).found
-    excess, gone = len(packet) - most, []
-    for start, end in sorted(found, key=lambda each: each[0] - each[1]):
+        return packet, None
+    search = _Search(packet, lambda address, _, is_property: is_property and address != _RDF)
+    excess, moved = len(packet) + _NOTE_LENGTH - most, list[tuple[int, int]]()
+    for start, end in sorted(search.found, key=lambda each: each[0] - each[1]):
         if excess <= 0:
             break
-        gone.append((start, end))
+        moved.append((start, end))
         excess -= end - start
-    return _without(packet, sorted(gone)) if excess <= 0 else None
+    if excess > 0:
+        return None, None
+    moved.sort()
+    rest, about = _without(packet, moved), _ABOUT.search(packet)
+    place = rest.rfind(b"</rdf:RDF")
+    if place < 0 or None in search.addresses.values() or search.addresses.get("rdf") != _RDF:
+        return rest, None
+    parts = [packet[start:end] for start, end in moved]
+    declared = b"".join(
+        b' xmlns:%s="%s"' % (prefix.encode("iso-8859-1"), (address or "").encode("iso-8859-1"))
+        for prefix, address in search.addresses.items()
+        if prefix not in ("", "rdf") and '"' not in (address or "")
+    )
+    description = b"<rdf:Description " + (about[0] if about else b'rdf:about=""')
+    extension = b"".join(
+        (
+            b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="%s">' % _RDF.encode(),
+            description + declared,
+            *(part for part in parts if not part.startswith(b"<")),
+            b">",
+            *(part for part in parts if part.startswith(b"<")),
+            b"</rdf:Description></rdf:RDF></x:xmpmeta>",
+        )
+    )
+    note = description + b' xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="%s"/>' % guid(
+        extension
+    )
+    return rest[:place] + note + rest[place:], extension
+
+
+def guid(extension: bytes) -> bytes:
+    """Return what a packet calls its extension."""
+    return hashlib.md5(extension, usedforsecurity=False).hexdigest().upper().encode()
 
 
 def _without(packet: bytes, parts: list[tuple[int, int]]) -> bytes:
