@@ -71,9 +71,10 @@ class Resolution:
 
 
 def _whole(per_metre: float, metres: float) -> float:
-    """Pixels per so many metres, rounded where that is the same number of pixels per metre."""
-    count = float(round(per_metre * metres))
-    return count if round(count / metres) == round(per_metre) else per_metre * metres
+    """Pixels per so many metres, rounded where whole pixels per metre may be a rounded number of such."""
+    count = per_metre * metres
+    slack = metres / 2 if per_metre == round(per_metre) else 1e-6 * count
+    return float(round(count)) if abs(count - round(count)) <= slack else count
 
 
 @dataclass(frozen=True)
