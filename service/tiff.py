@@ -15,9 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, TiffImagePlugin, TiffTags
 
-from service.exif import upright_exif
-from service.metadata import Metadata, Resolution
-from service.xmp import upright_xmp
+from service.metadata import Metadata, upright
 
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _COUNTS = 273, 274, 277, 278, 279
@@ -175,21 +173,11 @@ def metadata_of(tags: Tags, data: bytes) -> Metadata:
         iptc = struct.pack(f"{tags._endian}{len(iptc)}I", *iptc)  # older writers count it in words
     orientation = tags.get(_ORIENTATION)
     orientation = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
-    return Metadata(
+    return upright(
         _exif_of(data, orientation),
-        upright_xmp(xmp if isinstance(xmp, bytes) else None, turned=orientation != 1),
+        xmp if isinstance(xmp, bytes) else None,
         iptc if isinstance(iptc, bytes) else None,
-        _resolution_of(tags, orientation),
-    )
-
-
-def _resolution_of(tags: Tags, orientation: int) -> Resolution | None:
-    metres = {1: None, 2: 0.0254, 3: 0.01}.get(tags.get(_RESOLUTION_UNIT, 2), 0.0254)
-    try:
-        resolution = Resolution.of(float(tags[_X_RESOLUTION]), float(tags[_Y_RESOLUTION]), metres)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    return resolution.turned() if resolution and orientation >= 5 else resolution
+    )[1]
 
 
 def _exif_of(data: bytes, orientation: int) -> bytes | None:
@@ -205,11 +193,7 @@ def _exif_of(data: bytes, orientation: int) -> bytes | None:
                 inner = whole.get_ifd(nested)
                 if inner:
                     kept.get_ifd(nested).update(inner)
-            return (
-                upright_exif(kept.tobytes())[1]
-                if len(kept) > 1 or any(kept.get_ifd(each) for each in _NESTED)
-                else None
-            )
+            return kept.tobytes() if orientation > 1 or len(kept) > 1 or any(map(kept.get_ifd, _NESTED)) else None
     except Exception:  # noqa: BLE001  broken metadata must not cost the picture
         return None
 

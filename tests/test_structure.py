@@ -56,7 +56,7 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
                 *(f"service.{name}" for name in ("metadata", "picture", "png", "tiff", "webp")),
             },
         ),
-        ("tiff", {"service.exif", "service.metadata", "service.xmp"}),
+        ("tiff", {"service.metadata"}),
         ("picture", {"service.metadata"}),
         (
             "decoders",
