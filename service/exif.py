@@ -207,8 +207,11 @@ def resolution_of(exif: bytes | None) -> tuple[float, float, int] | None:
 
 
 def without_orientation(exif: bytes, *, keep_upright: bool = False) -> bytes:
-    """Take the orientation out of a block, or one that is not 1."""
-    tiff = _Structure(exif)
+    """Take the orientation out of a block, or only one that is not 1."""
+    try:
+        tiff = _Structure(exif)
+    except ValueError:
+        return exif
     first, entries = tiff.places[_FIRST], tiff.entries[_FIRST]
     link = tiff.link_of(first)
     kept = [

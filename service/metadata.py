@@ -39,6 +39,14 @@ class Resolution:
     y: float
     absolute: bool = True
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.x <= self._most or not 1 <= self.y <= self._most:
+            raise ValueError("no device has such a resolution")
+
+    @property
+    def _most(self) -> int:
+        return _MOST_PER_METRE if self.absolute else 65_535
+
     @classmethod
     def of(cls, x: float, y: float, metres: float | None) -> Self | None:
         """Return x and y pixels per so many metres, None where that says nothing or is beyond any device.
@@ -47,10 +55,12 @@ class Resolution:
             x, y: how many pixels.
             metres: the unit; None where only their ratio counts.
         """
-        if metres is None:
-            return cls(x, y, absolute=False) if x != y and min(x, y) >= 1 and max(x, y) <= 65_535 else None
-        x, y = x / metres, y / metres
-        return cls(x, y) if min(x, y) >= 1 and max(x, y) <= _MOST_PER_METRE else None
+        try:
+            if metres is not None:
+                return cls(x / metres, y / metres)
+            return cls(x, y, absolute=False) if x != y else None
+        except ValueError:
+            return None
 
     def turned(self) -> "Resolution":
         """The resolution of the picture once turned by a quarter."""

@@ -115,6 +115,7 @@ def _metadata(data: bytes) -> str:
             expect(segments[place] == 0xFF, "the segments do not follow one another")
             place += 2 + int.from_bytes(segments[place + 2 : place + 4], "big")
         metadata.into_jpeg(b"\xff\xd8\xff\xe0\0\2", segments)
+        metadata.without_orientation(said)
     picture = Picture(
         np.zeros((2, 2, 3), np.uint8), codec.Header("jpeg", 2, 2, metadata=metadata.Metadata(exif, xmp, iptc))
     )
