@@ -8,6 +8,8 @@ from xml.parsers import expat
 
 _RDF: Final = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _ORIENTED: Final = ("http://ns.adobe.com/tiff/1.0/", "http://ns.adobe.com/exif/1.0/")
+_BY_NAME: Final = re.compile(rb"""(tiff:Orientation(?:\s*+=\s*+["']|\s*+>)\s*+)[1-8]""")
+"""An orientation as readers find it that look for the usual name alone, also in what is no XML."""
 _LARGEST: Final = 1 << 24
 """Bytes of a packet that is kept."""
 _MOST_ELEMENTS: Final = 200_000
@@ -162,11 +164,11 @@ def upright_xmp(xmp: bytes | None, *, turned: bool = True) -> bytes | None:
         return None
     packet = xmp.rstrip(b"\0")
     search = _Search(packet, lambda address, local, _: _STALE.fullmatch(f"{address} {local}") is not None)
-    if turned and search.orientations:
+    if turned:
         changed = bytearray(packet)
         for place in search.orientations:
             changed[place : place + 1] = b"1"
-        packet = bytes(changed)
+        packet = _BY_NAME.sub(rb"\g<1>1", changed)
     return _without(packet, search.found)
 
 

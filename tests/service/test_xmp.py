@@ -128,8 +128,15 @@ class TestOrientation:
         assert upright_xmp(packet, turned=True) == packet_of(attributes.replace("6", "1"), content.replace("6", "1"))
         assert upright_xmp(packet, turned=False) == packet
 
+    @pytest.mark.parametrize(
+        "packet", [b'<a tiff:Orientation="6"', b"<tiff:Orientation>6</", b"tiff:Orientation = '6'"]
+    )
+    def test_also_where_readers_go_by_the_name_alone(self, packet: bytes) -> None:
+        assert upright_xmp(packet, turned=True) == packet.replace(b"6", b"1")
+        assert upright_xmp(packet, turned=False) == packet
+
     def test_of_another_namespace_stays(self) -> None:
-        packet = packet_of('xmlns:tiff="http://example.org/" tiff:Orientation="6"')
+        packet = packet_of('xmlns:t="http://example.org/" t:Orientation="6"')
         assert upright_xmp(packet) == packet
 
 
@@ -159,7 +166,7 @@ class TestLong:
     @pytest.mark.parametrize(
         "unit",
         [b"<a>", b"<a/>", b"</a>", b"<a ", b"<a b='", b'<a xmlns:b="c">', b"<tiff:Orientation>", b"<!-- ", b"&amp;",
-         b"<?", b"<rdf:RDF>", b"</rdf:RDF>", b"rdf:about ", b"<![CDATA["],
+         b"<?", b"<rdf:RDF>", b"</rdf:RDF>", b"rdf:about ", b"<![CDATA[", b"tiff:Orientation "],
     )  # fmt: skip
     def test_in_linear_time(self, unit: bytes) -> None:
         start = time.process_time()
