@@ -244,14 +244,14 @@ def fitted(exif: bytes, most: int) -> bytes | None:
         if entry.size and tiff.start_of(entry) is not None and entry.tag not in (*_NESTED, *_ELSEWHERE)
     ]
     kept.sort(key=lambda each: each[1].size)
-    note = next((each for each in kept if each[1].tag == _MAKER_NOTE), None)
+    note = next((each for each in kept if each[0] == _EXIF and each[1].tag == _MAKER_NOTE), None)
     excess = 8 + 30 * len(tiff.entries) + sum(_room(entry) for _, entry in kept) - most
     if note and 0 < excess <= note[1].size:
         kept.remove(note)
         excess = 0
     while excess > 0:
         excess -= _room(kept.pop()[1])
-    written = _rewritten(tiff, kept)
+    written = _rewritten(tiff, kept, note[1] if note in kept else None)
     if len(written) > most and note in kept:  # it stays at its own place, which may leave no room around it
         kept.remove(note)
         written = _rewritten(tiff, kept)
@@ -263,13 +263,13 @@ def _room(entry: _Entry) -> int:
     return 12 + (entry.size + entry.size % 2 if entry.size > 4 else 0)
 
 
-def _rewritten(tiff: _Structure, kept: list[tuple[int, _Entry]]) -> bytes:
+def _rewritten(tiff: _Structure, kept: list[tuple[int, _Entry]], note: _Entry | None = None) -> bytes:
     """Write entries into a new block, in order, and the maker's note at its old place."""
     pieces = [(0, bytes(tiff.block[:4]) + struct.pack(tiff.order + "I", 8))]
     note_start, note_end, end = 0, 0, 8
-    for _, note in kept:
-        if note.tag == _MAKER_NOTE and note.size > 4 and (start := tiff.start_of(note)):
-            note_start, note_end = start, start + note.size
+    if note and note.size > 4:
+        note_start = tiff.start_of(note) or 0
+        note_end = note_start + note.size
 
     def reserve(size: int) -> int:
         nonlocal end
@@ -299,7 +299,7 @@ def _rewritten(tiff: _Structure, kept: list[tuple[int, _Entry]]) -> bytes:
             pieces.append((at, bytes(tiff.block[entry.place : entry.place + 12])))
             start = tiff.start_of(entry)
             if entry.size > 4 and start is not None:
-                new = start if entry.tag == _MAKER_NOTE else reserve(entry.size)
+                new = start if entry == note else reserve(entry.size)
                 pieces.append((at + 8, struct.pack(tiff.order + "I", new)))
                 pieces.append((new, bytes(tiff.block[start : start + entry.size])))
     written = bytearray(max(end, note_end))
