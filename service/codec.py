@@ -17,7 +17,6 @@ from service.colour import converted, is_srgb, rounded, space_of
 from service.decoders import samples_of
 from service.encoders import written
 from service.headers import read_header
-from service.metadata import NONE
 from service.picture import (
     FORMATS,
     DecodingTooCostly,
@@ -213,7 +212,7 @@ def encode(
         pixels, alpha = rounded(pixels), None if alpha is None else rounded(alpha)
     if alpha is not None and format_ not in _CLEAR:
         pixels, alpha = _over_white(pixels, alpha), None
-    said = header.metadata if keep_metadata else NONE
+    said = header.metadata if keep_metadata else header.metadata.stripped()
     spend = spend or pixels is not picture.pixels
     if header.grey and format_ in _GREY:
         channels = pixels[:, :, :1] if alpha is None else np.dstack([pixels[:, :, 0], alpha])

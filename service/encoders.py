@@ -1,6 +1,7 @@
 """Encoders, by format: samples -> bytes, with metadata and a colour profile."""
 
 import io
+import struct
 from typing import Any, Final
 
 import cv2
@@ -8,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from service import heif, metadata, png, tiff
-from service.metadata import Metadata, Sampling
+from service.metadata import Metadata, Resolution, Sampling
 from service.picture import Format, MalformedPicture, Pixels
 
 _FACTORS: Final[dict[Sampling, int]] = {
@@ -37,7 +38,7 @@ def written(
             options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factors]
             file = _by_opencv(channels, ".jpeg", options, spend=spend)
             segments = metadata.jpeg_segments(said) + (metadata.icc_segments(profile) if profile else b"")
-            return metadata.into_jpeg(file, segments)
+            return metadata.into_jpeg(file, segments, said.resolution)
         case "png" if channels.shape[2] == 2:
             return png.with_metadata(png.write_grey(channels), said, profile)
         case "png":
@@ -45,7 +46,7 @@ def written(
             file = _by_opencv(channels, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 3], spend=spend)
             return png.with_metadata(file, said, profile)
         case "bmp":
-            return _by_opencv(channels, ".bmp", [], spend=spend)
+            return _with_resolution(_by_opencv(channels, ".bmp", [], spend=spend), said.resolution)
         case "tiff":
             return tiff.write(channels, said, profile)
         case "heic":
@@ -56,6 +57,7 @@ def written(
         case "webp":
             return _by_pillow(channels, "WEBP", said, profile, quality=quality)
         case "avif":
+            said = metadata.without_orientation(said)
             return _by_pillow(channels, "AVIF", said, profile, quality=quality, speed=8, subsampling=sampling)
 
 
@@ -73,6 +75,13 @@ def _by_opencv(channels: Pixels, suffix: str, options: list[int], *, spend: bool
     if not done:
         raise MalformedPicture("the picture can't be encoded")
     return encoded.tobytes()
+
+
+def _with_resolution(bmp: bytes, resolution: Resolution | None) -> bytes:
+    """Put pixels per metre into a BMP's header."""
+    if resolution is None or not resolution.absolute:
+        return bmp
+    return b"".join((bmp[:38], struct.pack("<ii", round(resolution.x), round(resolution.y)), bmp[46:]))
 
 
 def _by_pillow(channels: Pixels, name: str, said: Metadata, profile: bytes | None, **options: Any) -> bytes:

@@ -177,7 +177,7 @@ def _pillow_header(data: bytes, format_: Format) -> Header:
     with Image.open(io.BytesIO(data), formats=[PILLOW[format_]]) as image:
         width, height = image.size
         frames, sampling = 1, None
-        orientation, said = metadata.of_image(image)
+        orientation, said = jpeg.metadata_of(data) if format_ == "jpeg" else metadata.of_image(image)
         if format_ == "jpeg":
             frames, sampling = metadata.frames_of_jpeg(image), metadata.sampling_of_jpeg(image)
         grey = image.mode in _GREY_MODES

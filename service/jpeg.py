@@ -1,9 +1,13 @@
-"""JPEG: what its markers claim, walked through without decoding (ITU-T T.81, annex B)."""
+"""JPEG: what its markers claim, walked through without decoding (ITU-T T.81, annex B), and its metadata."""
 
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
+
+from service.metadata import EXTENSION_NAME, XMP_NAME, Metadata, Resolution, iptc_resource, upright
+from service.xmp import joined
 
 _MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """A marker but for those inside samples: stuffed bytes, restarts and filling."""
@@ -18,6 +22,9 @@ _MOST_METADATA: Final = 64
 """Segments of EXIF and of Photoshop's resources; a reader joins all of one kind, in time by the square of them."""
 _MOST_FILLING: Final = 1 << 16
 """Bytes between segments, which a reader passes over one by one."""
+_EXIF: Final = re.compile(rb".{0,4}Exif\0.", re.DOTALL)
+_TIFF: Final = (b"II*\0", b"MM\0*")
+_PHOTOSHOP: Final = re.compile(rb"Photoshop 3\.0\0|Adobe_Photoshop2\.5:")
 
 
 class Unreadable(Exception):
@@ -93,3 +100,54 @@ def marks_of(data: bytes, most_scans: int) -> Marks:
         coded += len(data) - place if scans and place < len(data) else 0
     bits, height, width = frame
     return Marks(bits, height, width, scans, coded, kind in _HUFFMAN)
+
+
+def metadata_of(data: bytes) -> tuple[int, Metadata]:
+    """Return the orientation and the metadata of a file, whose markers `marks_of` has counted.
+
+    EXIF, Photoshop's resources and XMP's extension may go on in further segments.
+    """
+    exif, resources = list[bytes](), list[bytes]()
+    extensions: dict[bytes, list[bytes]] = {}
+    xmp, resolution = b"", None
+    for marker, content in _segments(data):
+        if marker == 0xE0 and content[:5] == b"JFIF\0" and len(content) >= 12:
+            unit, x, y = struct.unpack_from(">BHH", content, 7)
+            resolution = resolution or Resolution.of(x, y, {1: 0.0254, 2: 0.01}.get(unit))
+        elif marker == 0xE1 and (mark := _EXIF.match(content)):
+            block = content[mark.end() :]
+            if not exif or not block.startswith(_TIFF):
+                exif.append(block)
+        elif marker == 0xE1 and content.startswith(XMP_NAME):
+            xmp = content[len(XMP_NAME) :]
+        elif marker == 0xE1 and content.startswith(EXTENSION_NAME):
+            name, part = content[len(EXTENSION_NAME) :][:32], content[len(EXTENSION_NAME) + 32 :]
+            extensions.setdefault(name, []).append(part)
+        elif marker == 0xED and (mark := _PHOTOSHOP.match(content)):
+            resources.append(content[mark.end() :])
+    for name, parts in extensions.items():
+        if len(name) == 32 and name in xmp:
+            xmp = joined(xmp, _whole(parts))
+            break
+    return upright(b"".join(exif), xmp, iptc_resource(b"".join(resources)), resolution)
+
+
+def _whole(parts: list[bytes]) -> bytes:
+    """Join parts that begin with the whole's length and their place in it; nothing where one is missing."""
+    parts = sorted(parts, key=lambda part: part[4:8])
+    whole = b"".join(part[8:] for part in parts)
+    return whole if parts[0][:4] == len(whole).to_bytes(4, "big") else b""
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Markers before the samples, with what their segments hold."""
+    place = 0
+    while mark := _MARKER.search(data, place):
+        marker, start = data[mark.end() - 1], mark.end()
+        if marker in (_END, _SCAN):
+            return
+        if marker in _ALONE:
+            place = start
+            continue
+        place = start + max(int.from_bytes(data[start : start + 2], "big"), 2)
+        yield marker, data[start + 2 : place]

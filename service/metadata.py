@@ -1,27 +1,90 @@
-"""What a file says about its picture besides the colours: EXIF, XMP and IPTC; found, put right, and written again.
+"""What a file says about its picture besides the colours: EXIF, XMP, IPTC and resolution; put right, written again."""
 
-EXIF is changed where it lies and never written anew: a camera's own notes hold offsets that only their maker knows.
-"""
-
-import re
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, replace
+from typing import Final, Literal, Self
 
 from PIL import Image
 
-_ORIENTATION: Final = 0x0112
-_EXIF_IFD: Final = 0x8769
-_THUMBNAIL: Final = (0x0201, 0x0202)
-_SIZE_TAGS: Final = (0xA002, 0xA003)
+from service import exif as exif_blocks
+from service import xmp as xmp_packets
+
 MAX_SEGMENT: Final = 65_533
 """Bytes that a JPEG segment holds."""
+XMP_NAME: Final = b"http://ns.adobe.com/xap/1.0/\0"
+"""What comes before a packet in a JPEG's segment."""
+EXTENSION_NAME: Final = b"http://ns.adobe.com/xmp/extension/\0"
+"""Likewise before the name of an extension, its length, and where in it the segment's part belongs."""
 _IPTC_RESOURCE: Final = 0x0404
 
 
 Sampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 """Of colour differences: at every pixel, every second of a row, or every fourth."""
+
+
+_INCH: Final = 0.0254
+_MOST_PER_METRE: Final = 10_000_000
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """How large a picture is meant to be.
+
+    Attributes:
+        x, y: pixels per metre across and down; where they are not absolute, numbers in the ratio of such.
+        absolute: whether they are.
+    """
+
+    x: float
+    y: float
+    absolute: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.x <= self._most or not 1 <= self.y <= self._most:
+            raise ValueError("no device has such a resolution")
+
+    @property
+    def _most(self) -> int:
+        return _MOST_PER_METRE if self.absolute else 65_535
+
+    @classmethod
+    def of(cls, x: float, y: float, metres: float | None) -> Self | None:
+        """Return x and y pixels per so many metres, None where that says nothing or is beyond any device.
+
+        Args:
+            x, y: how many pixels.
+            metres: the unit; None where only their ratio counts.
+        """
+        try:
+            if metres is not None:
+                return cls(x / metres, y / metres)
+            return cls(x, y, absolute=False) if x != y else None
+        except ValueError:
+            return None
+
+    def turned(self) -> "Resolution":
+        """The resolution of the picture once turned by a quarter."""
+        return Resolution(self.y, self.x, self.absolute)
+
+    def numbers(self) -> tuple[float, float, int]:
+        """As JPEG and TIFF count: across, down, and 0 for a ratio, 1 for inches or 2 for centimetres.
+
+        Whole numbers are preferred, also those that PNG's and BMP's whole pixels per metre stand for.
+        """
+        if not self.absolute:
+            return self.x, self.y, 0
+        inches, centimetres = ((_whole(self.x, metres), _whole(self.y, metres)) for metres in (_INCH, 0.01))
+        in_centimetres = all(each.is_integer() for each in centimetres)
+        if in_centimetres and not all(each.is_integer() for each in inches):
+            return *centimetres, 2
+        return *inches, 1
+
+
+def _whole(per_metre: float, metres: float) -> float:
+    """Pixels per so many metres, rounded where whole pixels per metre may be a rounded number of such."""
+    count = per_metre * metres
+    slack = metres / 2 if per_metre == round(per_metre) else 1e-6 * count
+    return float(round(count)) if abs(count - round(count)) <= slack else count
 
 
 @dataclass(frozen=True)
@@ -32,163 +95,67 @@ class Metadata:
         exif: a TIFF structure, upright and without a thumbnail.
         xmp: an XML packet, likewise.
         iptc: IIM records.
+        resolution: by the file's own header, else by EXIF.
     """
 
     exif: bytes | None = None
     xmp: bytes | None = None
     iptc: bytes | None = None
+    resolution: Resolution | None = None
+
+    def stripped(self) -> "Metadata":
+        """What is left where nothing of a person is to be passed on."""
+        return Metadata(resolution=self.resolution)
 
 
 NONE: Final = Metadata()
 
 
-@dataclass(frozen=True)
-class _Entry:
-    tag: int
-    kind: int
-    count: int
-    value: int
-    place: int
-
-
-class _Directories:
-    """A classic TIFF structure's bytes, changed in place. Reading outside them raises struct.error."""
-
-    def __init__(self, block: bytes) -> None:
-        if block[:4] not in (b"II*\0", b"MM\0*"):
-            raise ValueError("no TIFF structure")
-        self.block = bytearray(block)
-        self.order = "<" if block[:1] == b"I" else ">"
-
-    def number(self, place: int, format_: str = "I") -> int:
-        return int(struct.unpack_from(self.order + format_, self.block, place)[0])
-
-    def set(self, place: int, format_: str, *values: int) -> None:
-        struct.pack_into(self.order + format_, self.block, place, *values)
-
-    def entries(self, place: int) -> Iterator[_Entry]:
-        for i in range(self.number(place, "H")):
-            here = place + 2 + 12 * i
-            tag, kind, count = struct.unpack_from(self.order + "HHI", self.block, here)
-            value = self.number(here + 8, "H" if kind == 3 else "I")
-            yield _Entry(tag, kind, count, value, here)
-
-    def next_of(self, place: int) -> int:
-        """Where the place of the directory after the one there is written."""
-        return place + 2 + 12 * self.number(place, "H")
-
-
-def upright_exif(exif: bytes | None, *, keep_thumbnail: bool = False) -> tuple[int, bytes | None]:
-    """Reset a block's orientation to 1, swap the sides it names where that turns the picture, drop its thumbnail.
+def upright(
+    exif: bytes | None,
+    xmp: bytes | None = None,
+    iptc: bytes | None = None,
+    resolution: Resolution | None = None,
+    *,
+    turned: bool = False,
+) -> tuple[int, Metadata]:
+    """Return the orientation that EXIF names, and metadata that suits the picture once it is upright.
 
     Args:
-        exif: a TIFF structure, perhaps behind JPEG's mark for it.
-        keep_thumbnail: leave all but the first directory alone; a TIFF file is such a structure too.
-
-    Returns:
-        the orientation, 1 to 8, and the block; 1 and None where it can't be read.
+        exif, xmp, iptc: as they are in the file.
+        resolution: by the file's own header.
+        turned: whether the picture is upright already, whatever EXIF and XMP say.
     """
-    if not exif:
-        return 1, None
-    try:
-        directories = _Directories(exif.removeprefix(b"Exif\0\0"))
-        first = directories.number(4)
-        orientation = 1
-        sides: list[_Entry] = []
-        for entry in directories.entries(first):
-            if entry.tag == _ORIENTATION:
-                if entry.kind == 3 and entry.count == 1 and 1 <= entry.value <= 8:
-                    orientation = entry.value
-                directories.set(entry.place, "HHIHH", _ORIENTATION, 3, 1, 1, 0)
-            elif entry.tag == _EXIF_IFD:
-                sides = [each for each in directories.entries(entry.value) if each.tag in _SIZE_TAGS]
-        if orientation >= 5 and len(sides) == 2:
-            entries = [directories.block[each.place + 2 : each.place + 12] for each in sides]
-            for side, other in zip(sides, reversed(entries), strict=True):
-                directories.block[side.place + 2 : side.place + 12] = other
-        if not keep_thumbnail:
-            _drop_thumbnail(directories, first)
-    except (ValueError, struct.error):
-        return 1, None
-    return orientation, bytes(directories.block)
+    orientation, block = exif_blocks.upright_exif(exif)
+    packet = xmp_packets.upright_xmp(xmp, turned=turned or orientation != 1)
+    if resolution and orientation >= 5:
+        resolution = resolution.turned()
+    elif resolution is None and (named := exif_blocks.resolution_of(block)):
+        x, y, unit = named
+        resolution = Resolution.of(x, y, {2: _INCH, 3: 0.01}.get(unit))
+    return orientation, Metadata(block, packet, iptc, resolution)
 
 
-def _drop_thumbnail(directories: _Directories, first: int) -> None:
-    """Forget the second directory, which is the thumbnail's, and overwrite its picture."""
-    link = directories.next_of(first)
-    if link + 4 > len(directories.block):
-        return
-    second = directories.number(link)
-    directories.set(link, "I", 0)
-    if not second:
-        return
-    try:
-        found = {entry.tag: entry.value for entry in directories.entries(second)}
-    except struct.error:
-        return
-    start, length = (found.get(tag, 0) for tag in _THUMBNAIL)
-    end = min(start + length, len(directories.block))
-    if not 8 <= start < end:
-        return
-    if end == len(directories.block):
-        del directories.block[start:]
-    else:
-        directories.block[start:end] = bytes(end - start)
+def without_orientation(metadata: Metadata, *, keep_upright: bool = False) -> Metadata:
+    """Take out the orientation for a format that says it in boxes of its own, which its writer would make of it.
 
-
-_XMP_ORIENTATION: Final = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|\s*>)\s*)[1-8]""")
-_LARGEST_XMP: Final = 1 << 24
-"""Bytes of a packet that is kept: looking through as many takes two seconds at worst."""
-_STALE: Final[dict[bytes, bytes]] = {
-    b"http://ns.adobe.com/hdr-gain-map/1.0/": rb"[\w.-]++",
-    b"http://ns.google.com/photos/1.0/container/": rb"[\w.-]++",
-    b"http://ns.apple.com/HDRGainMap/1.0/": rb"[\w.-]++",
-    b"http://ns.adobe.com/xap/1.0/": rb"Thumbnails",
-    b"http://ns.adobe.com/xmp/note/": rb"HasExtendedXMP",
-}
-"""Names in XMP, by their namespace, that speak of another picture or packet in the file, which no longer is there."""
-
-
-def upright_xmp(xmp: bytes | str | None) -> bytes | None:
-    """Reset the orientation that a packet names, and take out what describes pictures that are not written again."""
-    if not xmp:
-        return None
-    if len(xmp) > _LARGEST_XMP:
-        return None
-    packet = (xmp.encode() if isinstance(xmp, str) else xmp).rstrip(b"\0")
-    packet = _XMP_ORIENTATION.sub(rb"\g<1>1", packet)
-    for address, names in _STALE.items():
-        if address in packet:
-            found = set(re.findall(rb"xmlns:([\w.-]+)\s*=\s*[\"']" + re.escape(address) + rb"[\"']", packet))
-            for prefix in list(found)[:8]:
-                packet = _without(packet, re.escape(prefix) + b":" + names)
-    return packet
-
-
-def _without(packet: bytes, name: bytes) -> bytes:
-    """Cut attributes and elements out of XML by a pattern of their names, and leave the rest as it is written."""
-    packet = re.sub(rb"\s" + name + rb"\s*+=\s*+(?:\"[^\"]*\"|'[^']*')", b"", packet)
-    opening, kept, place = re.compile(b"<(" + name + rb")\b[^<>]*+>"), [], 0
-    while start := opening.search(packet, place):
-        end = start.end()
-        if not start[0].endswith(b"/>"):
-            closing = b"</" + start[1] + b">"
-            at = packet.find(closing, end)
-            if at < 0:
-                break
-            end = at + len(closing)
-        kept.append(packet[place : start.start()])
-        place = end
-    return b"".join((*kept, packet[place:]))
+    Args:
+        metadata: of a picture that is upright.
+        keep_upright: whether an orientation of 1 may stay.
+    """
+    if not metadata.exif:
+        return metadata
+    exif = exif_blocks.without_orientation(metadata.exif, keep_upright=keep_upright)
+    if exif == metadata.exif:
+        return metadata
+    return replace(metadata, exif=exif, xmp=xmp_packets.upright_xmp(metadata.xmp))
 
 
 def of_image(image: Image.Image) -> tuple[int, Metadata]:
-    """Return the orientation and the metadata of a file that Pillow has opened, TIFF and PNG aside."""
+    """Return the orientation and the metadata of a BMP or AVIF file that Pillow has opened."""
     info = image.info
-    orientation, exif = upright_exif(info.get("exif"))
-    resources = info.get("photoshop")
-    iptc = resources.get(_IPTC_RESOURCE) if isinstance(resources, dict) else None
-    return orientation, Metadata(exif, upright_xmp(info.get("xmp")), iptc if isinstance(iptc, bytes) else None)
+    x, y = info.get("dpi") or (0, 0)
+    return upright(info.get("exif"), info.get("xmp"), resolution=Resolution.of(x, y, _INCH))
 
 
 def frames_of_jpeg(image: Image.Image) -> int:
@@ -206,10 +173,13 @@ def sampling_of_jpeg(image: Image.Image) -> Sampling | None:
     return factors.get(layers[0][1:3])
 
 
+_RESOURCES: Final = (b"8BIM", b"PHUT", b"DCSR", b"AgHg", b"MeSa")
+
+
 def iptc_resource(resources: bytes) -> bytes | None:
     """Find the IPTC records among Photoshop's resources."""
     place = 0
-    while resources[place : place + 4] == b"8BIM" and place + 12 <= len(resources):
+    while resources[place : place + 4] in _RESOURCES and place + 12 <= len(resources):
         code = int.from_bytes(resources[place + 4 : place + 6], "big")
         place += 6 + (resources[place + 6] + 2) // 2 * 2
         size = int.from_bytes(resources[place : place + 4], "big")
@@ -225,26 +195,34 @@ def jpeg_segment(marker: int, content: bytes) -> bytes:
 
 
 def jpeg_segments(metadata: Metadata) -> bytes:
-    """Write metadata as a JPEG's segments; a block that no segment holds is left out."""
+    """Write metadata as a JPEG's segments; of EXIF what one segment holds."""
     written = b""
-    if metadata.exif and len(metadata.exif) + 6 <= MAX_SEGMENT:
-        written += jpeg_segment(0xE1, b"Exif\0\0" + metadata.exif)
+    if metadata.exif and (block := exif_blocks.fitted(metadata.exif, MAX_SEGMENT - 6)):
+        written += jpeg_segment(0xE1, b"Exif\0\0" + block)
     if metadata.xmp:
-        packet = _squeezed(metadata.xmp)
-        if len(packet) + 29 <= MAX_SEGMENT:
-            written += jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet)
-    if metadata.iptc and len(metadata.iptc) + 27 <= MAX_SEGMENT:
+        packet, extension = xmp_packets.split(metadata.xmp, MAX_SEGMENT - len(XMP_NAME))
+        written += jpeg_segment(0xE1, XMP_NAME + packet) if packet else b""
+        written += _extension_segments(extension) if extension else b""
+    if metadata.iptc:
         resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(metadata.iptc)) + metadata.iptc
-        written += jpeg_segment(0xED, b"Photoshop 3.0\0" + resource + bytes(len(metadata.iptc) % 2))
+        resource += bytes(len(metadata.iptc) % 2)
+        written += _in_parts(0xED, b"Photoshop 3.0\0", resource)
     return written
 
 
-def _squeezed(packet: bytes) -> bytes:
-    """Take the padding out of a packet that is too long with it."""
-    end = packet.rfind(b"<?xpacket end")
-    if len(packet) + 29 <= MAX_SEGMENT or end < 0:
-        return packet
-    return packet[:end].rstrip() + b"\n" + packet[end:]
+def _extension_segments(extension: bytes) -> bytes:
+    head, length = EXTENSION_NAME + xmp_packets.guid(extension), len(extension)
+    most = MAX_SEGMENT - len(head) - 8
+    return b"".join(
+        jpeg_segment(0xE1, head + struct.pack(">II", length, place) + extension[place : place + most])
+        for place in range(0, length, most)
+    )
+
+
+def _in_parts(marker: int, name: bytes, content: bytes) -> bytes:
+    most = MAX_SEGMENT - len(name)
+    parts = (content[place : place + most] for place in range(0, len(content), most))
+    return b"".join(jpeg_segment(marker, name + part) for part in parts)
 
 
 def icc_segments(profile: bytes) -> bytes:
@@ -261,9 +239,13 @@ MAX_JPEG_PROFILE: Final = 255 * (MAX_SEGMENT - 14)
 """Bytes of a profile that a JPEG holds: its parts are counted in one byte."""
 
 
-def into_jpeg(jpeg: bytes, segments: bytes) -> bytes:
-    """Put segments behind a JPEG's start and its JFIF header, which has to come first."""
-    if not segments:
-        return jpeg
+def into_jpeg(jpeg: bytes, segments: bytes, resolution: Resolution | None = None) -> bytes:
+    """Put segments behind a JPEG's start and its JFIF header, which has to come first, and a resolution into that."""
     place = 4 + int.from_bytes(jpeg[4:6], "big") if jpeg[2:4] == b"\xff\xe0" else 2
-    return b"".join((jpeg[:place], segments, jpeg[place:]))
+    head = jpeg[:place]
+    if resolution and head[6:11] == b"JFIF\0":
+        x, y, unit = resolution.numbers()
+        if max(x, y) <= 65_535:
+            density = struct.pack(">BHH", unit, max(round(x), 1), max(round(y), 1))
+            head = head[:13] + density + head[18:]
+    return b"".join((head, segments, jpeg[place:]))

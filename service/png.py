@@ -12,11 +12,12 @@ import numpy.typing as npt
 from service import cicp
 from service.colour import usable
 from service.icc import SRGB, Chromaticities, grey_profile, parametric, rgb_profile
-from service.metadata import Metadata, iptc_resource, upright_exif, upright_xmp
+from service.metadata import XMP_NAME, Metadata, Resolution, iptc_resource, upright
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
 _IPTC_KEYWORD: Final = b"Raw profile type iptc"
+_RAW_KEYWORD: Final = b"raw profile type "
 _MOST_CHUNKS: Final = 200_000
 """Each costs a step, and more in a decoder; of the smallest that writers make, 64 MiB hold a tenth."""
 _UNUSED: Final = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"fdAT")
@@ -162,24 +163,25 @@ def _chromaticities(content: bytes) -> Chromaticities | None:
 
 def metadata_of(data: bytes) -> tuple[int, Metadata]:
     """Return the orientation and the metadata of a PNG file; they may also lie behind the samples."""
-    exif = xmp = iptc = None
-    left = _MAX_BLOCK
+    found: dict[str, bytes] = {}  # by what it is
+    raw: dict[str, bytes] = {}  # likewise, in hexadecimal digits, which count where there is nothing better
+    resolution, left = None, _MAX_BLOCK
     for kind, content in _chunks(data):
         if kind == b"eXIf":
-            exif = content
+            found["exif"] = content
+        elif kind == b"pHYs" and len(content) >= 9:
+            x, y, unit = struct.unpack_from(">IIB", content)
+            resolution = resolution or Resolution.of(x, y, {1: 1.0}.get(unit))
         elif kind in (b"iTXt", b"zTXt", b"tEXt"):
             keyword, text, inflated = _text(kind, content, left)
             left -= inflated
-            if keyword == _XMP_KEYWORD:
-                xmp = text
-            elif keyword == _IPTC_KEYWORD:
-                iptc = _from_hex(text)
-            elif keyword in (b"Raw profile type exif", b"Raw profile type APP1") and exif is None:
-                exif = _from_hex(text)
-            elif keyword == b"Raw profile type xmp" and xmp is None:
-                xmp = _from_hex(text)
-    orientation, exif = upright_exif(exif)
-    return orientation, Metadata(exif, upright_xmp(xmp), iptc)
+            if text and keyword == _XMP_KEYWORD:
+                found["xmp"] = text
+            elif text and keyword.lower().startswith(_RAW_KEYWORD):
+                name, block = _raw_profile(text)
+                raw.setdefault(name, block)
+    found = raw | found
+    return upright(found.get("exif"), found.get("xmp"), found.get("iptc"), resolution)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -217,17 +219,31 @@ def _text(kind: bytes, content: bytes, most: int) -> tuple[bytes, bytes | None, 
     return keyword, text if inflater.eof else None, len(text)
 
 
-def _from_hex(text: bytes | None) -> bytes | None:
-    """Read ImageMagick's `Raw profile type`: a name, a length, and hexadecimal digits in lines."""
-    if text is None:
-        return None
+def _raw_profile(text: bytes) -> tuple[str, bytes]:
+    """Read a `Raw profile type ...` as ImageMagick and ExifTool write it: a name, a length, hexadecimal digits.
+
+    Returns:
+        `exif`, `xmp` or `iptc`, or nothing; and the block. Its own bytes say what it is: the keyword `APP1` stands for
+        both of the former, and Photoshop's resources come under `8bim` and under `iptc`.
+    """
+    lines = text.split(b"\n", 4)
+    # the name is a line of its own, perhaps after an empty one
+    at = next((i for i, line in enumerate(lines[:4]) if line.strip().isdigit() and len(line) < 20), None)
+    if at is None:
+        return "", b""
+    digits = b"".join(b"".join(lines[at + 1 :]).split())[: 2 * int(lines[at])]
     try:
-        block = bytes.fromhex(b"".join(text.split()[2:]).decode("ascii"))
+        block = bytes.fromhex(digits.decode("ascii"))
     except ValueError:
-        return None
-    if block.startswith(b"8BIM"):
-        return iptc_resource(block)
-    return block or None
+        return "", b""
+    if block.startswith((b"Exif\0\0", b"II*\0", b"MM\0*")):
+        return "exif", block
+    if block.startswith((XMP_NAME, b"<", b"\xef\xbb\xbf<")):
+        return "xmp", block.removeprefix(XMP_NAME)
+    if block.startswith(b"\x1c"):
+        return "iptc", block
+    records = iptc_resource(block.removeprefix(b"Photoshop 3.0\0"))
+    return ("iptc", records) if records else ("", b"")
 
 
 def with_metadata(png: bytes, metadata: Metadata, profile: bytes | None) -> bytes:
@@ -235,6 +251,10 @@ def with_metadata(png: bytes, metadata: Metadata, profile: bytes | None) -> byte
     chunks = []
     if profile:
         chunks.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile)))
+    if resolution := metadata.resolution:
+        chunks.append(
+            _chunk(b"pHYs", struct.pack(">IIB", round(resolution.x), round(resolution.y), resolution.absolute))
+        )
     if metadata.exif:
         chunks.append(_chunk(b"eXIf", metadata.exif))
     if metadata.xmp:

@@ -7,12 +7,13 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from service.metadata import Metadata, iptc_resource, upright_exif, upright_xmp
+from service.metadata import Metadata, iptc_resource, upright
 from service.picture import MalformedPicture, UnsupportedFormat, UnsupportedSamples
 from service.tiff_directories import (
     BYTE,
@@ -34,6 +35,7 @@ FILL_ORDER, OFFSETS, ORIENTATION, SAMPLES, ROWS, COUNTS = 266, 273, 274, 277, 27
 PLANAR, PREDICTOR, COLOUR_MAP, TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_COUNTS = 284, 317, 320, 322, 323, 324, 325
 INK_SET, EXTRA, SAMPLE_FORMAT, SAMPLING = 332, 338, 339, 530
 _SUB_IFDS, _XMP, _IPTC, _PHOTOSHOP, _ICC, _DNG = 330, 700, 33723, 34377, 34675, 50706
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _EXIF, _GPS, _INTEROP = 34665, 34853, 40965
 _DEFLATE: Final = 8
 _KEPT: Final = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 33432, *range(40091, 40096))
@@ -279,7 +281,7 @@ def metadata_of(layout: Layout) -> Metadata:
     iptc = next(filter(None, (each.content(_IPTC) for each in both)), None)
     if iptc is None:
         iptc = next(filter(None, (iptc_resource(each.content(_PHOTOSHOP) or b"") for each in both)), None)
-    return Metadata(_exif_of(layout), upright_xmp(xmp), _records(iptc) if iptc else None)
+    return upright(_exif_of(layout), xmp, _records(iptc) if iptc else None)[1]
 
 
 def _records(iptc: bytes) -> bytes | None:
@@ -310,7 +312,7 @@ def _exif_of(layout: Layout) -> bytes | None:
                 break
     if not described and not nested:
         return None
-    return upright_exif(mark(layout.file.order, 8) + packed(Tree(described, nested), layout.file.order, 8))[1]
+    return mark(layout.file.order, 8) + packed(Tree(described, nested), layout.file.order, 8)
 
 
 def _kept(*directories: Directory) -> list[Entry]:
@@ -366,9 +368,20 @@ def write(samples: npt.NDArray[np.uint8 | np.uint16], metadata: Metadata, profil
     ):
         if block:
             entries.append(Entry(tag, kind, len(block), block))
+    if metadata.resolution:
+        x, y, unit = metadata.resolution.numbers()
+        entries.append(_rational(order, _X_RESOLUTION, x))
+        entries.append(_rational(order, _Y_RESOLUTION, y))
+        entries.append(numbers(order, _RESOLUTION_UNIT, SHORT, [unit + 1]))
+    ours = {entry.tag for entry in entries}
     start = ends[-1] + ends[-1] % 2
-    tree = Tree([*entries, *described[1].entries], described[1].nested)
+    tree = Tree([*entries, *(each for each in described[1].entries if each.tag not in ours)], described[1].nested)
     return b"".join((mark(order, start), *strips, bytes(ends[-1] % 2), packed(tree, order, start)))
+
+
+def _rational(order: str, tag: int, value: float) -> Entry:
+    ratio = Fraction(value).limit_denominator(10_000).as_integer_ratio()
+    return Entry(tag, 5, 1, struct.pack(order + "II", *ratio))
 
 
 def _differences(strip: npt.NDArray[np.uint8 | np.uint16], order: str) -> bytes:

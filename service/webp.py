@@ -4,7 +4,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from service.metadata import Metadata, upright_exif, upright_xmp
+from service.metadata import Metadata, upright
 
 _MOST_CHUNKS: Final = 50_000
 """Of one file: of an animation a frame has one, and each costs a step."""
@@ -60,8 +60,7 @@ def read_header(data: bytes) -> Found:
         return data[start : start + size] or None
 
     height, width = _size(data, chunks)
-    orientation, exif = upright_exif(content(b"EXIF"))
-    said = Metadata(exif, upright_xmp(content(b"XMP ")))
+    orientation, said = upright(content(b"EXIF"), content(b"XMP "))
     return Found(height, width, orientation, said, content(b"ICCP"), max(frames, 1))
 
 

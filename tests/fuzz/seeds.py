@@ -14,7 +14,9 @@ import tifffile
 from PIL import ExifTags, Image
 
 from service import codec, metadata
+from service.exif import upright_exif
 from service.picture import Header, Picture
+from service.xmp import upright_xmp
 from tests import avif_files, profiles
 from tests.png_files import chunk, png, rows_of, with_chunks
 
@@ -83,7 +85,7 @@ def _opencv(suffix: str, channels: int, size: tuple[int, int], dtype: Any = np.u
 
 
 def _ours(format_: codec.Format, size: tuple[int, int], dtype: Any = np.uint8, *, alpha: bool = False) -> bytes:
-    said = metadata.Metadata(metadata.upright_exif(exif())[1], metadata.upright_xmp(XMP), IPTC)
+    said = metadata.Metadata(upright_exif(exif())[1], upright_xmp(XMP), IPTC)
     header = Header(format_, *size, metadata=said, icc_profile=profiles.display_p3())
     clear = np.ascontiguousarray(_pixels(size, 1, dtype)[:, :, 0]) if alpha else None
     return codec.encode(Picture(_pixels(size, 3, dtype), header, clear), format_, 95)

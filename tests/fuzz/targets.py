@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 
 from service import codec, colour, metadata
+from service import exif as exif_blocks
+from service import xmp as xmp_packets
 from service.archive import Limits, MalformedZip, Names, TooManyFiles, UnusableEntry, UnzippedTooLarge, read_zip
 from service.decoding import messages
 from service.picture import Picture, PictureLimits
@@ -99,12 +101,12 @@ def _round_trip(picture: Picture, format_: codec.Format) -> None:
 
 def _metadata(data: bytes) -> str:
     """EXIF, XMP and Photoshop's resources: whatever they hold, nothing is raised."""
-    orientation, exif = metadata.upright_exif(data)
+    orientation, exif = exif_blocks.upright_exif(data)
     expect(1 <= orientation <= 8, "no orientation")
     if exif is not None:
-        expect(metadata.upright_exif(exif)[0] == 1, "it is not upright afterwards")
-    metadata.upright_exif(data, keep_thumbnail=True)
-    xmp = metadata.upright_xmp(data)
+        expect(exif_blocks.upright_exif(exif)[0] == 1, "it is not upright afterwards")
+    exif_blocks.upright_exif(data, keep_thumbnail=True)
+    xmp = xmp_packets.upright_xmp(data)
     iptc = metadata.iptc_resource(data)
     for said in (metadata.Metadata(exif, xmp, iptc), metadata.Metadata(data, data, data)):
         segments = metadata.jpeg_segments(said)
@@ -113,6 +115,7 @@ def _metadata(data: bytes) -> str:
             expect(segments[place] == 0xFF, "the segments do not follow one another")
             place += 2 + int.from_bytes(segments[place + 2 : place + 4], "big")
         metadata.into_jpeg(b"\xff\xd8\xff\xe0\0\2", segments)
+        metadata.without_orientation(said)
     picture = Picture(
         np.zeros((2, 2, 3), np.uint8), codec.Header("jpeg", 2, 2, metadata=metadata.Metadata(exif, xmp, iptc))
     )

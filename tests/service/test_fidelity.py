@@ -42,10 +42,11 @@ from service.codec import (
 )
 from service.enhancer import Enhancer
 from service.generator import Generator
-from service.metadata import Metadata, jpeg_segments, upright_xmp
+from service.metadata import Metadata, jpeg_segments
 from service.problems import words_for
 from service.scheduler import Scheduler
 from service.view import View
+from service.xmp import upright_xmp
 from tests import profiles
 from tests.avif_files import cut
 from tests.onnx_files import write_generator
