@@ -123,14 +123,11 @@ def table(rows: Iterable[Mapping[str, str]]) -> str:
     """How many files of each format belong to each class."""
     counted: dict[str, Counter[str]] = {}
     for row in rows:
-        for name in (row["format"], "all"):
-            counted.setdefault(name, Counter()).update([row["outcome"], "files"])
-    whole = counted.pop("all", Counter())
-    wide = [max(9, len(name) + 2) for name in (*CLASSES, "files")]
-    lines = [f"{'format':8}" + "".join(f"{name:>{width}}" for name, width in zip((*CLASSES, "files"), wide, strict=True))]
-    for format_, counts in (*sorted(counted.items()), ("all", whole)):
-        numbers = (f"{counts[name]:>{width}}" for name, width in zip((*CLASSES, "files"), wide, strict=True))
-        lines.append(f"{format_:8}" + "".join(numbers))
+        counted.setdefault(row["format"], Counter()).update([row["outcome"], "files"])
+    columns = (*CLASSES, "files")
+    lines = [f"{'format':8}" + "".join(f"{name:>{len(name) + 3}}" for name in columns)]
+    for format_, counts in (*sorted(counted.items()), ("all", sum(counted.values(), Counter()))):
+        lines.append(f"{format_:8}" + "".join(f"{counts[name]:>{len(name) + 3}}" for name in columns))
     return "\n".join(lines)
 
 
@@ -155,10 +152,10 @@ def run(jobs: Sequence[Job], ledger: Ledger, url: str, options: argparse.Namespa
 
     def trial() -> Trial:
         if not hasattr(local, "trial"):
-            child = Child(_READ_S)
-            children.append(child)
-            local.trial = Trial(client(), child, options.format or ["png"], options.strength, answers)
-        return local.trial
+            children.append(Child(_READ_S))
+            local.trial = Trial(client(), children[-1], options.format or ["png"], options.strength, answers)
+        made: Trial = local.trial
+        return made
 
     def client() -> httpx.Client:
         return httpx.Client(base_url=url, timeout=options.seconds, trust_env=False)
@@ -205,19 +202,26 @@ def service(url: str | None) -> Iterator[str]:
             yield server.url
 
 
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command's options."""
+    parser = argparse.ArgumentParser(prog="python -m tests.corpus", description=(__doc__ or "").partition("\n")[2])
+    add = parser.add_argument
+    add("folders", nargs="+", type=Path, metavar="FOLDER", help="with files of any kind, or a file")
+    add("--url", help="of a running service; without it one is started, on a generator that changes nothing")
+    add("--csv", type=Path, default=Path("corpus.csv"), help="one row a file; files in it are not sent again")
+    add("--seed", type=int, help="of the order; drawn and printed where it is absent")
+    add("--again-every", type=int, default=10, metavar="N", help="send every Nth file twice; 0 sends none (10)")
+    add("--format", action="append", choices=FORMATS, help="ask for it besides the file's own (png)")
+    add("--strength", type=float, default=0.0, help="other than 0, pixels are not compared (0)")
+    add("--at-once", type=int, default=2, metavar="N", help="files under way at the same time (2)")
+    add("--seconds", type=float, default=60.0, help="that an answer may take (60)")
+    add("--most", type=int, metavar="N", help="make N requests of the order and no more")
+    return parser.parse_args(arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.corpus", description=__doc__.partition("\n")[2])  # type: ignore[union-attr]
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="with files of any kind, or a file")
-    parser.add_argument("--url", help="of a running service; without it, one is started on a generator that changes nothing")
-    parser.add_argument("--csv", type=Path, default=Path("corpus.csv"), help="one row a file; files in it are not sent again")
-    parser.add_argument("--seed", type=int, help="of the order; a random one is drawn and printed")
-    parser.add_argument("--again-every", type=int, default=10, metavar="N", help="send every Nth file twice; 0 sends none")
-    parser.add_argument("--format", action="append", choices=FORMATS, help="ask for this besides the file's own; png by default")
-    parser.add_argument("--strength", type=float, default=0.0, help="other than 0, pixels are not compared")
-    parser.add_argument("--at-once", type=int, default=2, metavar="N", help="files under way at the same time")
-    parser.add_argument("--seconds", type=float, default=60.0, help="that an answer may take")
-    parser.add_argument("--most", type=int, metavar="N", help="send N files of the order and no more")
-    options = parser.parse_args(arguments)
+    """Run the command; return its exit code."""
+    options = parsed(arguments)
     seed = random.randrange(2**32) if options.seed is None else options.seed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     ledger = Ledger(options.csv)

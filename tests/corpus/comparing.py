@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -41,12 +41,14 @@ class Difference:
     Attributes:
         faults: each as `kind: words`, with size, colour, alpha or depth as its kind.
         mean, high, largest: of the differences, in levels.
+        deep: whether samples of 16 bits were compared.
     """
 
     faults: tuple[str, ...]
     mean: float = 0
     high: float = 0
     largest: float = 0
+    deep: bool = False
 
 
 def difference(truth: Reading, answer: Reading, tolerance: Tolerance, *, depth: bool, alpha: bool) -> Difference:
@@ -78,11 +80,11 @@ def difference(truth: Reading, answer: Reading, tolerance: Tolerance, *, depth: 
     size = np.abs(apart)
     mean, high, largest = float(size.mean()), float(np.percentile(size, 99)), float(size.max())
     shift = float(np.abs(apart.reshape(-1, 3).mean(axis=0)).max())
-    if mean > tolerance.mean or high > tolerance.high or shift > tolerance.shift:
-        faults.append(f"colour: mean {mean:.2f}, 99 % {high:.1f}, largest {largest:.0f}, shift {shift:.2f}")
-    elif depth and truth.deep and answer.deep and tolerance is LOSSLESS and mean * 257 > DEEP_MEAN:
+    if depth and truth.deep and answer.deep and tolerance is LOSSLESS and DEEP_MEAN / 257 < mean <= tolerance.mean:
         faults.append(f"depth: 16 bits differ by {mean * 257:.0f} of 65535")
-    return Difference(tuple(faults), mean, high, largest)
+    elif mean > tolerance.mean or high > tolerance.high or shift > tolerance.shift:
+        faults.append(f"colour: mean {mean:.2f}, 99 % {high:.1f}, largest {largest:.0f}, shift {shift:.2f}")
+    return Difference(tuple(faults), mean, high, largest, truth.pixels.dtype == np.uint16)
 
 
 def _levels(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -199,11 +201,16 @@ class Look:
 def agreed(looks: Iterable[Look], format_: str) -> Difference | None:
     """What is wrong with an answer: that of the decoder that it agrees with best; None where none can compare it.
 
-    A decoder that complains of the file is asked only where none reads it whole.
+    A decoder that complains of the file is asked only where none reads it whole. One that reads 16 bits says what
+    became of them.
     """
     seen = [look for look in looks if format_ in look.answers]
-    whole = [look for look in seen if not look.complaint] or seen
-    return min((look.answers[format_] for look in whole), key=lambda d: (len(d.faults), d.mean), default=None)
+    found = [look.answers[format_] for look in [look for look in seen if not look.complaint] or seen]
+    best = min(found, key=lambda each: (len(each.faults), each.mean), default=None)
+    deep = next((fault for each in found if each.deep for fault in each.faults if fault.startswith("depth")), None)
+    if best is None or deep is None or deep in best.faults:
+        return best
+    return replace(best, faults=(*best.faults, deep))
 
 
 def refusal_class(looks: Sequence[Look]) -> str:

@@ -1,4 +1,4 @@
-"""What a file without a colour profile says of its colours, as a profile: cICP and gAMA in PNG, nclx in HEIC and AVIF."""
+"""What a file says of its colours without a profile, as a profile: cICP and gAMA in PNG, nclx in HEIC and AVIF."""
 
 import struct
 from collections.abc import Iterator

@@ -5,7 +5,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -64,7 +64,9 @@ class Row:
 
     def cells(self) -> dict[str, str]:
         """The row as text, by column."""
-        return {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in asdict(self).items()}
+        return {
+            name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in asdict(self).items()
+        }
 
 
 @dataclass
@@ -101,13 +103,13 @@ class Trial:
         replies = self._replies(path.name, data)
         seconds = replies[""].seconds
         statuses = list(dict.fromkeys(str(reply.status or reply.error) for reply in replies.values()))
-        row = _with(row, seconds=seconds, status="/".join(statuses))
+        row = replace(row, seconds=seconds, status="/".join(statuses))
         if changed := self._changed(row.sha256, replies):
-            return _with(row, outcome="different", wrong=True, kinds="repeated", detail=changed)
+            return replace(row, outcome="different", wrong=True, kinds="repeated", detail=changed)
         late = [reply for reply in replies.values() if reply.error]
         if late:
             outcome = "timeout" if "timed out" in late[0].error else "error"
-            return _with(row, outcome=outcome, wrong=True, detail=late[0].error)
+            return replace(row, outcome=outcome, wrong=True, detail=late[0].error)
         refused = [reply for reply in replies.values() if reply.status != 200]
         return self._refused(row, path, refused[0]) if refused else self._answered(row, path, replies)
 
@@ -144,16 +146,16 @@ class Trial:
     def _refused(self, row: Row, path: Path, reply: _Reply) -> Row:
         told = json_of(reply)
         problem = str(told.get("type", "")).removeprefix("urn:pix2dslr:problem:")
-        row = _with(row, problem=problem)
+        row = replace(row, problem=problem)
         if reply.kind != MEDIA_TYPE or not told:
-            return _with(row, outcome="error", wrong=True, detail=f"no problem: {reply.body[:200]!r}")
+            return replace(row, outcome="error", wrong=True, detail=f"no problem: {reply.body[:200]!r}")
         faults = list(problem_faults(told, reply.status, _ALLOWED))
         if faults or reply.status >= 500:
-            return _with(row, outcome="error", wrong=True, detail="; ".join(faults))
+            return replace(row, outcome="error", wrong=True, detail="; ".join(faults))
         looks = self._looks(path, {})
         said = "; ".join(f"{look.decoder}: {look.error or look.complaint or 'reads it'}" for look in looks)
         wrong = is_fault(problem, looks)
-        return _with(row, outcome=refusal_class(looks), wrong=wrong, detail=f"{told['detail']} | {said}")
+        return replace(row, outcome=refusal_class(looks), wrong=wrong, detail=f"{told['detail']} | {said}")
 
     def _answered(self, row: Row, path: Path, replies: dict[str, _Reply]) -> Row:
         with tempfile.TemporaryDirectory() as folder:
@@ -161,7 +163,7 @@ class Trial:
             for asked, reply in replies.items():
                 format_ = reply.kind.removeprefix("image/")
                 if asked and format_ != asked:
-                    return _with(row, outcome="error", wrong=True, detail=f"{asked} was asked for, {format_} came")
+                    return replace(row, outcome="error", wrong=True, detail=f"{asked} was asked for, {format_} came")
                 files[format_ if asked else f"own {format_}"] = Path(folder, f"{asked or 'own'}.{format_}")
                 files[format_ if asked else f"own {format_}"].write_bytes(reply.body)
             looks = self._looks(path, files) if self.strength == 0 else []
@@ -171,14 +173,15 @@ class Trial:
         exact = found.get("png") or found.get(own)
         faults = [f"{fault} ({name})" for name, seen in found.items() for fault in seen.faults] + faults
         if exact is not None:
-            row = _with(row, mean=exact.mean, high=exact.high, largest=exact.largest)
+            row = replace(row, mean=exact.mean, high=exact.high, largest=exact.largest)
         said = "; ".join(f"{look.decoder}: {look.error or look.complaint}" for look in looks if not look.reads)
         whole = any(look.reads and not look.error for look in looks)
         if faults and whole:
             kinds = "+".join(sorted({fault.partition(":")[0] for fault in faults}))
             detail = "; ".join(faults) + (f" | {said}" if said else "")
-            return _with(row, outcome="different", wrong=True, kinds=kinds, detail=detail)
-        return _with(row, outcome="same" if whole and exact else "unchecked", detail="; ".join([*faults, said]).strip("; "))
+            return replace(row, outcome="different", wrong=True, kinds=kinds, detail=detail)
+        outcome = "same" if whole and exact is not None else "unchecked"
+        return replace(row, outcome=outcome, detail="; ".join(each for each in (*faults, said) if each))
 
     def _looks(self, path: Path, files: dict[str, Path]) -> list[Look]:
         return [self.child.look(decoder, path, files) for decoder in DECODERS]
@@ -188,10 +191,6 @@ class Trial:
             return []
         before, after = self.child.tags(path.resolve(), answer)
         return metadata_faults(before, after, strict) if before and after else []
-
-
-def _with(row: Row, **changes: object) -> Row:
-    return Row(**{**vars(row), **changes})  # type: ignore[arg-type]
 
 
 def json_of(reply: _Reply) -> dict[str, object]:
