@@ -152,8 +152,9 @@ def run(jobs: Sequence[Job], ledger: Ledger, url: str, options: argparse.Namespa
 
     def trial() -> Trial:
         if not hasattr(local, "trial"):
-            children.append(Child(_READ_S))
-            local.trial = Trial(client(), children[-1], options.format or ["png"], options.strength, answers)
+            child = Child(_READ_S)
+            children.append(child)
+            local.trial = Trial(client(), child, options.format or ["png"], options.strength, answers)
         made: Trial = local.trial
         return made
 
