@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from service import heif, metadata, tiff
+from service import bmp, heif, metadata, tiff
 from service.colour import converted, is_srgb, rounded, space_of
 from service.decoders import samples_of
 from service.encoders import written
@@ -98,7 +98,7 @@ def decode(data: bytes, header: Header) -> Picture:
     try:
         with warnings.catch_warnings(action="ignore"):
             samples, header = samples_of(data, header)
-    except tiff.Unreadable as error:
+    except (bmp.Unreadable, tiff.Unreadable) as error:
         raise MalformedPicture(str(error)) from None
     except (MalformedPicture, UnsupportedSamples, MemoryError):
         raise

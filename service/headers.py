@@ -6,7 +6,7 @@ from typing import Final
 
 from PIL import Image
 
-from service import avif, heif, jpeg, metadata, png, tiff, webp
+from service import avif, bmp, heif, jpeg, metadata, png, tiff, webp
 from service.colour import usable
 from service.decoders import PILLOW
 from service.icc import display_p3
@@ -42,7 +42,7 @@ def _format_of(data: bytes) -> Format:
         return "webp"
     if data.startswith((b"II*\0", b"MM\0*")):
         return "tiff"
-    if data[:2] == b"BM" and data[6:10] == bytes(4):  # reserved, and a text would have letters there
+    if bmp.is_bmp(data):
         return "bmp"
     if data[4:8] == b"ftyp":
         size = min(int.from_bytes(data[:4], "big"), 256)
@@ -72,9 +72,9 @@ def read_header(data: bytes, limits: PictureLimits) -> Header:
     try:
         with warnings.catch_warnings(action="ignore"):
             header = _read(data, format_)
-    except (tiff.Unreadable, webp.Unreadable) as error:
+    except (bmp.Unreadable, tiff.Unreadable, webp.Unreadable) as error:
         raise MalformedPicture(str(error)) from None
-    except tiff.UnknownSamples as error:
+    except (bmp.UnknownSamples, tiff.UnknownSamples) as error:
         raise UnsupportedSamples(str(error)) from None
     except MemoryError:
         raise
@@ -113,6 +113,8 @@ def _read(data: bytes, format_: Format) -> Header:
             return _tiff_header(data)
         case "webp":
             return _webp_header(data)
+        case "bmp" if (fields := bmp.fields_of(data)) is not None:
+            return Header("bmp", fields.height, fields.width)
         case _:
             return _pillow_header(data, format_)
 

@@ -21,9 +21,14 @@ _MAX_BLOCK: Final = 1 << 24
 
 
 def chunks_fit(data: bytes) -> bool:
-    """Whether a file's chunks lie inside it and are not too many; a decoder would allocate what they claim, 4 GiB."""
+    """Whether a file's chunks lie inside it and are not too many; a decoder would allocate what they claim, 4 GiB.
+
+    The last one may be missing: whether all samples are there is for the decoder to say.
+    """
     place = 8
     for _ in range(_MOST_CHUNKS):
+        if place == len(data):
+            return True
         if place + 12 > len(data):
             break
         length = int.from_bytes(data[place : place + 4], "big")
@@ -34,15 +39,22 @@ def chunks_fit(data: bytes) -> bool:
 
 
 def without_texts(data: bytes) -> bytes:
-    """Return a file without its texts, its profile and its EXIF: a decoder would inflate them all, unused."""
-    pieces, kept, place = [], 0, 8
+    """Return a file without its texts, its profile and its EXIF: a decoder would inflate them all, unused.
+
+    An end chunk that is missing is added: OpenCV reads nothing without it, though all samples may be there.
+    """
+    pieces, kept, place, ended = [], 0, 8, False
     while place + 12 <= len(data):
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
-        if data[place + 4 : place + 8] in _TEXTS:
+        kind = data[place + 4 : place + 8]
+        ended = ended or kind == b"IEND"
+        if kind in _TEXTS:
             pieces.append(data[kept:place])
             kept = end
         place = end
-    return b"".join((*pieces, data[kept:])) if pieces else data
+    if pieces or not ended:
+        return b"".join((*pieces, data[kept:], b"" if ended else _chunk(b"IEND", b"")))
+    return data
 
 
 def is_grey(data: bytes) -> bool:

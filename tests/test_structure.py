@@ -46,11 +46,12 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("jpeg", set()),
         ("webp", {"service.metadata"}),
         ("avif", set()),
+        ("bmp", set()),
         ("png", {"service.metadata"}),
         (
             "headers",
             {
-                *(f"service.{name}" for name in ("avif", "colour", "decoders", "heif", "icc", "jpeg")),
+                *(f"service.{name}" for name in ("avif", "bmp", "colour", "decoders", "heif", "icc", "jpeg")),
                 *(f"service.{name}" for name in ("metadata", "picture", "png", "tiff", "webp")),
             },
         ),
@@ -58,13 +59,13 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("picture", {"service.metadata"}),
         (
             "decoders",
-            {f"service.{name}" for name in ("colour", "heif", "metadata", "picture", "png", "tiff")},
+            {f"service.{name}" for name in ("bmp", "colour", "heif", "metadata", "picture", "png", "tiff")},
         ),
         ("encoders", {"service.heif", "service.metadata", "service.picture", "service.png", "service.tiff"}),
         (
             "codec",
             {
-                *(f"service.{name}" for name in ("colour", "decoders", "encoders", "headers", "heif", "metadata")),
+                *(f"service.{name}" for name in ("bmp", "colour", "decoders", "encoders", "headers", "heif", "metadata")),
                 *(f"service.{name}" for name in ("picture", "tiff")),
             },
         ),
