@@ -15,7 +15,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -170,11 +170,11 @@ def run(jobs: Sequence[Job], ledger: Ledger, url: str, options: argparse.Namespa
     pool = ThreadPoolExecutor(options.at_once)
     try:
         for start in range(0, len(jobs), _CHECK_EVERY):
-            for path, said in pool.map(one, jobs[start : start + _CHECK_EVERY]):
-                _note(ledger, path, said)
-            sent = min(start + _CHECK_EVERY, len(jobs))
-            found = [f"after {sent} requests: {fault}" for fault in health.faults()]
-            print(f"{sent} of {len(jobs)}", *found, sep="\n", file=sys.stderr, flush=True)
+            for sent in as_completed(pool.submit(one, job) for job in jobs[start : start + _CHECK_EVERY]):
+                _note(ledger, *sent.result())
+            count = min(start + _CHECK_EVERY, len(jobs))
+            found = [f"after {count} requests: {fault}" for fault in health.faults()]
+            print(f"{count} of {len(jobs)}", *found, sep="\n", file=sys.stderr, flush=True)
             wrong += found
     finally:
         pool.shutdown(cancel_futures=True)
