@@ -65,7 +65,10 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         (
             "codec",
             {
-                *(f"service.{name}" for name in ("bmp", "colour", "decoders", "encoders", "headers", "heif", "metadata")),
+                *(
+                    f"service.{name}"
+                    for name in ("bmp", "colour", "decoders", "encoders", "headers", "heif", "metadata")
+                ),
                 *(f"service.{name}" for name in ("picture", "tiff")),
             },
         ),
