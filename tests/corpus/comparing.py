@@ -26,8 +26,8 @@ class Tolerance:
     shift: float
 
 
-LOSSLESS: Final = Tolerance(1, 4, 0.7)
-"""Of PNG: decoders differ a little in how they turn YCbCr into RGB, and libraries in how they convert colours."""
+LOSSLESS: Final = Tolerance(1, 6, 1)
+"""Of PNG: decoders differ in how they spread colour over pixels, and in how they round 12 bits to 8."""
 LOSSY: Final = Tolerance(6, 48, 2)
 """Of an answer in the file's own format, encoded anew."""
 DEEP_MEAN: Final = 24
