@@ -11,6 +11,7 @@ import numpy.typing as npt
 from service.metadata import Metadata, iptc_resource, upright_exif, upright_xmp
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_END: Final = b"\0\0\0\0IEND\xaeB`\x82"
 _XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
 _IPTC_KEYWORD: Final = b"Raw profile type iptc"
 _MOST_CHUNKS: Final = 200_000
@@ -23,14 +24,12 @@ _MAX_BLOCK: Final = 1 << 24
 def chunks_fit(data: bytes) -> bool:
     """Whether a file's chunks lie inside it and are not too many; a decoder would allocate what they claim, 4 GiB.
 
-    The last one may be missing: whether all samples are there is for the decoder to say.
+    The last one may be cut or missing: whether all samples are there is for the decoder to say.
     """
     place = 8
     for _ in range(_MOST_CHUNKS):
-        if place == len(data):
-            return True
         if place + 12 > len(data):
-            break
+            return place <= len(data)
         length = int.from_bytes(data[place : place + 4], "big")
         if data[place + 4 : place + 8] == b"IEND":
             return True
@@ -41,7 +40,7 @@ def chunks_fit(data: bytes) -> bool:
 def without_texts(data: bytes) -> bytes:
     """Return a file without its texts, its profile and its EXIF: a decoder would inflate them all, unused.
 
-    An end chunk that is missing is added: OpenCV reads nothing without it, though all samples may be there.
+    An end chunk that is cut or missing is added: OpenCV reads nothing without it, though all samples may be there.
     """
     pieces, kept, place, ended = [], 0, 8, False
     while place + 12 <= len(data):
@@ -52,9 +51,9 @@ def without_texts(data: bytes) -> bytes:
             pieces.append(data[kept:place])
             kept = end
         place = end
-    if pieces or not ended:
-        return b"".join((*pieces, data[kept:], b"" if ended else _chunk(b"IEND", b"")))
-    return data
+    if not ended:
+        return b"".join((*pieces, data[kept:place], _END))
+    return b"".join((*pieces, data[kept:])) if pieces else data
 
 
 def is_grey(data: bytes) -> bool:

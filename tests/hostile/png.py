@@ -59,8 +59,8 @@ def _cuts(data: bytes) -> list[tuple[str, int]]:
             ]
         seen.add(name)
         place = end
-    # without its end chunk alone it is a picture still
-    return [each for each in places if each[1] < len(data) and each[1] != len(data) - 12]
+    # what only lacks the end chunk or a part of it is a picture still
+    return [each for each in places if each[1] < len(data) - 12]
 
 
 def _sizes() -> Iterator[Case]:

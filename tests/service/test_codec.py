@@ -396,14 +396,16 @@ class TestOtherKindsOfPixels:
         assert furthest(result.pixels, opened(saved(first, "jpeg", quality=95))) <= 2
 
 
-def test_a_png_that_only_lacks_its_end_chunk_is_read() -> None:
+def test_a_png_that_only_lacks_its_end_chunk_or_a_part_of_it_is_read() -> None:
     whole = saved(Image.fromarray(photo(300, 400)), "PNG")
-    assert same(read(whole[:-12]).pixels, photo(300, 400))
+    for end in range(1, 13):
+        assert same(read(whole[:-end]).pixels, photo(300, 400))
     last = whole.rindex(b"IDAT") - 4
     with pytest.raises(MalformedPicture):
         read(whole[:last])
     with pytest.raises(MalformedPicture):
-        read(whole[:-20])
+        read(whole[:-13])
+    assert same(read(whole[:-12] + b"noise").pixels, photo(300, 400))
 
 
 def sixteen_bit_tiff(**options: Any) -> bytes:
@@ -457,7 +459,7 @@ class TestDamaged:
             assert same(result.pixels, complete.pixels), f"{end} of {len(whole)} bytes gave another picture"
             read_all_the_same.append(len(whole) - end)
         # and what a bitmap pads its last row with says nothing; nor does the end chunk of a PNG
-        spare = {1, 2} if "jpeg" in kind or "bmp" in kind else {12} if "png" in kind else set()
+        spare = {1, 2} if "jpeg" in kind or "bmp" in kind else set(range(1, 13)) if "png" in kind else set()
         assert set(read_all_the_same) <= spare
 
     @pytest.mark.parametrize(
