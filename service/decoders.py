@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from service import avif, heif, png, tiff_samples
+from service import avif, bmp, heif, png, tiff_samples
 from service.colour import cmyk_to_srgb
 from service.picture import FORMATS, Format, Header, MalformedPicture, Pixels, UnsupportedSamples
 
@@ -34,6 +34,8 @@ def samples_of(data: bytes, header: Header) -> tuple[Pixels, Header]:
             return np.ascontiguousarray(avif.upright(samples, avif.read_header(data))), header
         case "tiff":
             return _tiff_samples(data, header)
+        case "bmp" if (fields := bmp.fields_of(data)) is not None:
+            return bmp.decode(data, fields), header
         case _:
             return _with_pillow(data, header)
 

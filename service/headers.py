@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from service import avif, cicp, heif, jpeg, metadata, png, tiff, webp
+from service import avif, bmp, cicp, heif, jpeg, metadata, png, tiff, webp
 from service.colour import usable
 from service.decoders import PILLOW
 from service.picture import (
@@ -46,7 +46,7 @@ def format_of(data: bytes) -> Format:
         return "tiff"
     if data.startswith(_RAWS) or data[4:12] == b"ftypcrx ":
         raise UnsupportedFormat(tiff.RAW)
-    if data[:2] == b"BM" and data[6:10] == bytes(4):  # reserved, and a text would have letters there
+    if bmp.is_bmp(data):
         return "bmp"
     if data[4:8] == b"ftyp":
         size = min(int.from_bytes(data[:4], "big"), 256)
@@ -119,6 +119,8 @@ def _read(data: bytes, format_: Format, limits: PictureLimits) -> Header:
             return _tiff_header(data)
         case "webp":
             return _webp_header(data)
+        case "bmp" if (fields := bmp.fields_of(data)) is not None:
+            return Header("bmp", fields.height, fields.width)
         case _:
             return _pillow_header(data, format_)
 

@@ -15,6 +15,7 @@ from service.icc import SRGB, Chromaticities, grey_profile, parametric, rgb_prof
 from service.metadata import XMP_NAME, Metadata, Resolution, iptc_resource, upright
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_END: Final = b"\0\0\0\0IEND\xaeB`\x82"
 _XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
 _IPTC_KEYWORD: Final = b"Raw profile type iptc"
 _RAW_KEYWORD: Final = b"raw profile type "
@@ -28,11 +29,14 @@ _MAX_BLOCK: Final = 1 << 24
 
 
 def chunks_fit(data: bytes) -> bool:
-    """Whether a file's chunks lie inside it and are not too many; a decoder would allocate what they claim, 4 GiB."""
+    """Whether a file's chunks lie inside it and are not too many; a decoder would allocate what they claim, 4 GiB.
+
+    The last one may be cut or missing: whether all samples are there is for the decoder to say.
+    """
     place = 8
     for _ in range(_MOST_CHUNKS):
         if place + 12 > len(data):
-            break
+            return place <= len(data)
         length = int.from_bytes(data[place : place + 4], "big")
         if data[place + 4 : place + 8] == b"IEND":
             return True
@@ -43,15 +47,20 @@ def chunks_fit(data: bytes) -> bool:
 def without_unused(data: bytes) -> bytes:
     """Return a file without its texts, its profile and its EXIF, which a decoder would inflate, and without animation.
 
-    What is left of an animation is its default picture, the one for programs that show stills.
+    What is left of an animation is its default picture, the one for programs that show stills. An end chunk that is cut
+    or missing is added: OpenCV reads nothing without it, though all samples may be there.
     """
-    pieces, kept, place = [], 0, 8
+    pieces, kept, place, ended = [], 0, 8, False
     while place + 12 <= len(data):
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
-        if data[place + 4 : place + 8] in _UNUSED:
+        kind = data[place + 4 : place + 8]
+        ended = ended or kind == b"IEND"
+        if kind in _UNUSED:
             pieces.append(data[kept:place])
             kept = end
         place = end
+    if not ended:
+        return b"".join((*pieces, data[kept:place], _END))
     return b"".join((*pieces, data[kept:])) if pieces else data
 
 

@@ -49,11 +49,12 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("webp", {"service.metadata"}),
         ("cicp", {"service.icc", "service.picture"}),
         ("avif", {"service.metadata"}),
+        ("bmp", {"service.picture"}),
         ("png", {f"service.{name}" for name in ("cicp", "colour", "icc", "metadata")}),
         (
             "headers",
             {
-                *(f"service.{name}" for name in ("avif", "cicp", "colour", "decoders", "heif", "jpeg")),
+                *(f"service.{name}" for name in ("avif", "bmp", "cicp", "colour", "decoders", "heif", "jpeg")),
                 *(f"service.{name}" for name in ("metadata", "picture", "png", "tiff", "webp")),
             },
         ),
@@ -66,13 +67,16 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("picture", {"service.metadata"}),
         (
             "decoders",
-            {f"service.{name}" for name in ("avif", "colour", "heif", "picture", "png", "tiff_samples")},
+            {f"service.{name}" for name in ("avif", "bmp", "colour", "heif", "picture", "png", "tiff_samples")},
         ),
         ("encoders", {"service.heif", "service.metadata", "service.picture", "service.png", "service.tiff"}),
         (
             "codec",
             {
-                *(f"service.{name}" for name in ("colour", "decoders", "encoders", "headers", "heif", "metadata")),
+                *(
+                    f"service.{name}"
+                    for name in ("bmp", "colour", "decoders", "encoders", "headers", "heif", "metadata")
+                ),
                 *(f"service.{name}" for name in ("picture", "tiff")),
             },
         ),

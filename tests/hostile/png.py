@@ -59,7 +59,8 @@ def _cuts(data: bytes) -> list[tuple[str, int]]:
             ]
         seen.add(name)
         place = end
-    return [each for each in places if each[1] < len(data)]
+    # what only lacks the end chunk or a part of it is a picture still
+    return [each for each in places if each[1] < len(data) - 12]
 
 
 def _sizes() -> Iterator[Case]:

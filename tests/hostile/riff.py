@@ -161,7 +161,7 @@ def _bmp() -> Iterator[Case]:
     for bits in (0, 2, 3, 5, 7, 12, 48, 64, 65_535):
         yield Case(f"BMP of {bits} bits", changed(28, "H", bits), MALFORMED | SAMPLES)
     for way in (1, 2, 3, 4, 5, 6, 11, 99, 2**32 - 1):
-        yield Case(f"BMP of compression {way}", changed(30, "I", way), MALFORMED)
+        yield Case(f"BMP of compression {way}", changed(30, "I", way), MALFORMED | SAMPLES)
     for size in (0, 1, 39, 41, 2**31, 2**32 - 1):
         yield Case(f"a BMP header of {size} bytes", changed(14, "I", size), MALFORMED)
     for offset in (2**31, 2**32 - 1):

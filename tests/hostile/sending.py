@@ -55,12 +55,19 @@ def _judged(case: Case, status: int, kind: str, body: bytes) -> list[str]:
         return [f"{status} {body[:300]!r}"]
     if kind != _PROBLEM:
         return [] if "*" in case.problems else [f"{status} is no problem: {body[:100]!r}"]
-    return list(_told(case, json.loads(body), status))
+    return list(problem_faults(json.loads(body), status, case.problems))
 
 
-def _told(case: Case, problem: dict[str, Any], status: int | None) -> Iterator[str]:
+def problem_faults(problem: dict[str, Any], status: int | None, allowed: frozenset[str]) -> Iterator[str]:
+    """Say what is wrong with a problem.
+
+    Args:
+        problem: its members.
+        status: of the answer; None where it is one of several in a zip.
+        allowed: names of those that may be answered; `*` for any.
+    """
     name = str(problem["type"]).removeprefix("urn:pix2dslr:problem:")
-    if name not in case.problems and "*" not in case.problems:
+    if name not in allowed and "*" not in allowed:
         yield f"{problem['status']} {name}: {problem['detail']}"
     if status not in (None, problem["status"]) or not 400 <= problem["status"] < 500:
         yield f"status {status}, and the problem says {problem['status']}"
@@ -74,7 +81,7 @@ def _judged_zip(case: Case, body: bytes) -> list[str]:
     with zipfile.ZipFile(io.BytesIO(body)) as archive:
         names = archive.namelist()
         errors = json.loads(archive.read("errors.json"))["errors"]
-    wrong = [fault for error in errors for fault in _told(case, error, None)]
+    wrong = [fault for error in errors for fault in problem_faults(error, None, case.problems)]
     wrong += [f"the answer holds {name!r}" for name in names if ".." in name or name.startswith(("/", "\\"))]
     return wrong if len(errors) == case.entries else [*wrong, f"{len(errors)} of {case.entries} entries are refused"]
 
@@ -127,7 +134,7 @@ def _talk(case: Case, talk: Talk, url: str) -> list[str]:
                 event = json.loads(text) if isinstance(text, str) else {}
                 if event.get("type") == "problem":
                     problems += 1
-                    wrong += _told(case, event["problem"], None)
+                    wrong += problem_faults(event["problem"], None, case.problems)
                 if event.get("frame") == frames and event.get("type") in ("result", "problem"):
                     if event["type"] == "problem":
                         wrong.append("the good picture after it is refused")

@@ -450,6 +450,18 @@ class TestOtherKindsOfPixels:
         assert furthest(result.pixels, opened(saved(first, "jpeg", quality=95))) <= 2
 
 
+def test_a_png_that_only_lacks_its_end_chunk_or_a_part_of_it_is_read() -> None:
+    whole = saved(Image.fromarray(photo(300, 400)), "PNG")
+    for end in range(1, 13):
+        assert same(read(whole[:-end]).pixels, photo(300, 400))
+    last = whole.rindex(b"IDAT") - 4
+    with pytest.raises(MalformedPicture):
+        read(whole[:last])
+    with pytest.raises(MalformedPicture):
+        read(whole[:-13])
+    assert same(read(whole[:-12] + b"noise").pixels, photo(300, 400))
+
+
 def sixteen_bit_tiff(**options: Any) -> bytes:
     pixels = photo().astype(np.uint16) * 257
     written = io.BytesIO()
@@ -500,8 +512,9 @@ class TestDamaged:
             # a JPEG decoder may be done before it has seen the end marker
             assert same(result.pixels, complete.pixels), f"{end} of {len(whole)} bytes gave another picture"
             read_all_the_same.append(len(whole) - end)
-        # and what a bitmap pads its last row with says nothing
-        assert set(read_all_the_same) <= ({1, 2} if "jpeg" in kind or "bmp" in kind else set())
+        # and what a bitmap pads its last row with says nothing; nor does the end chunk of a PNG
+        spare = {1, 2} if "jpeg" in kind or "bmp" in kind else set(range(1, 13)) if "png" in kind else set()
+        assert set(read_all_the_same) <= spare
 
     @pytest.mark.parametrize(
         "data",
