@@ -34,6 +34,8 @@ from service.picture import (
     TooManyScans,
     UnsupportedFormat,
     UnsupportedSamples,
+    format_named,
+    plain_media_type,
 )
 
 __all__ = [
@@ -57,7 +59,9 @@ __all__ = [
     "check_size",
     "decode",
     "encode",
+    "format_named",
     "media_type",
+    "plain_media_type",
     "read_header",
     "writable",
 ]
