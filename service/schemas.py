@@ -63,8 +63,7 @@ class EnhanceOptions(_Options):
         Format | None,
         BeforeValidator(_own_name),
         Field(
-            description="The answer's format; jpg, tif and heif, and upper case, are understood too. "
-            "Default: by the Accept header, else as it came.",
+            description="The answer's format, also as jpg, tif, PNG. Default: by the Accept header, else as it came.",
             examples=["png"],
         ),
     ] = None

@@ -405,7 +405,7 @@ def sixteen_bit_tiff(**options: Any) -> bytes:
     return written.getvalue()
 
 
-WAYS_TO_SAVE = {
+WAYS_TO_SAVE: dict[str, dict[str, Any]] = {
     "baseline": {},
     "4:4:4": {"subsampling": 0, "quality": 100},
     "optimized": {"optimize": True},
