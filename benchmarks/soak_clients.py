@@ -20,7 +20,7 @@ import numpy as np
 import websockets
 from websockets.asyncio.client import connect
 
-from benchmarks.soak_mix import Ask, Mix
+from benchmarks.soak_mix import BARELY, Ask, Mix
 
 TRIES: Final = 4
 """How often a client asks before it takes a 429 for an answer."""
@@ -202,7 +202,7 @@ class Clients:
                 async with connect(
                     self._url.replace("http", "ws") + "/live", max_size=None, proxy=None, ping_timeout=None
                 ) as socket:
-                    await socket.send(json.dumps({"strength": 0, "mode": "live"}))
+                    await socket.send(json.dumps({"strength": BARELY, "mode": "live"}))
                     while not ended.is_set():
                         await self._frame(socket, seen)
                         await asyncio.sleep(LIVE_PAUSE_S)

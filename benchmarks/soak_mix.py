@@ -42,6 +42,10 @@ OPTIONS: Final[Sequence[Mapping[str, str]]] = (
     {"format": "webp"},
 )
 
+BARELY: Final = 0.001
+"""A strength at which a change of up to 255 levels rounds to none: the answer is the picture, by way of every tile. At
+strength 0 nothing would be computed."""
+
 _OVERLAPS: Final = {"fast": 16, "max": 64}
 _SUFFIXES: Final = {"jpeg": "jpg", "tiff": "tif"}
 
@@ -95,7 +99,7 @@ class Mix:
 
 
 def unique(ask: Ask, seed: int) -> Ask:
-    """Return the request with pixels that no other has; at strength 0 they are the answer as well."""
+    """Return the request with pixels that no other has; at strength `BARELY` they are the answer as well."""
     height, width = ask.expected
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     body = cv2.imencode(".bmp", pixels)[1].tobytes()
@@ -135,7 +139,7 @@ def make_mix(folder: Path, largest: float) -> Mix:
         headers, path, body = (_form, _raw)[number % 2](source, options)
         asks.append(Ask(name, "picture", weight, tiles, path, headers, body, expected))
     asks += [
-        Ask(f"unique {edge}", "unique", 5, plan(edge, edge).tiles, "/enhance?strength=0",
+        Ask(f"unique {edge}", "unique", 5, plan(edge, edge).tiles, f"/enhance?strength={BARELY}",
             {"Content-Type": "image/bmp"}, b"", (edge, edge + 3))
         for edge in (48, 130, 300)
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from service.edge.clients import LimitClients
 from service.edge.headers import SecurityHeaders, TrustedHosts
 from service.edge.house import House
 from service.edge.keys import Authenticate
-from service.middleware import OTHER_ORIGIN, AnswerErrors, Drain, Methods, RequestId, SameOrigin
+from service.middleware import OTHER_ORIGIN, AnswerErrors, Drain, Methods, RequestId, SameOrigin, TrailingSlash
 from service.observation import Observe
 from service.routes import catalogue, docs, enhance, evaluate, health, live, page
 from service.routes.threads import Threads
@@ -36,6 +36,9 @@ PROBES: Final = frozenset({"/livez", "/readyz", "/healthz"})
 OPEN_PATHS: Final = PROBES | {"/", "/docs", "/openapi.json"}
 """Paths that need no API key. The page has to be there to ask for one, and it and the reference say nothing that the
 source does not; metrics tell how busy the house is, and need one."""
+
+KNOWN_PATHS: Final = WORK_PATHS | OPEN_PATHS | {"/metrics"}
+"""Paths that there is something at, beside the page's files."""
 
 OPEN_FOLDERS: Final = ("/page/",)
 """Likewise all below these."""
@@ -87,10 +90,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,  # routes/docs.py serves it, from no other host
         redoc_url=None,
         openapi_url="/openapi.json" if state.settings.docs else None,
+        redirect_slashes=False,
         middleware=[
             Middleware(RequestId),
             _observe(state),
             Middleware(SecurityHeaders),
+            Middleware(TrailingSlash, known=KNOWN_PATHS, redirected=frozenset({"/docs"})),
             *_cross_origin(state.settings),
             Middleware(AnswerErrors),
             *_edge(state, house),
@@ -115,7 +120,14 @@ def create_probes_app(app: FastAPI) -> FastAPI:
     observed = _observe(app.state.parts)
     probes = FastAPI(
         openapi_url=None,
-        middleware=[Middleware(RequestId), observed, Middleware(SecurityHeaders), Middleware(Methods)],
+        redirect_slashes=False,
+        middleware=[
+            Middleware(RequestId),
+            Middleware(TrailingSlash, known=KNOWN_PATHS),
+            observed,
+            Middleware(SecurityHeaders),
+            Middleware(Methods),
+        ],
     )
     probes.state.parts = app.state.parts
     probes.include_router(health.router)
@@ -145,7 +157,7 @@ def _edge(state: State, house: House) -> list[Middleware]:
 
 
 def _observe(state: State) -> Middleware:
-    return Middleware(Observe, state=state, known=WORK_PATHS | OPEN_PATHS | {"/metrics"}, folders=OPEN_FOLDERS)
+    return Middleware(Observe, state=state, known=KNOWN_PATHS, folders=OPEN_FOLDERS)
 
 
 async def _watch_keys(house: House) -> None:

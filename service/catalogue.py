@@ -26,6 +26,14 @@ class UnknownCamera(Exception):
         self.known = tuple(known)
 
 
+def match_camera(camera: str, known: Sequence[str]) -> str | None:
+    """Return which of some cameras is meant: that of this name, else the only one that differs in case alone."""
+    if camera in known:
+        return camera
+    alike = [name for name in known if name.casefold() == camera.strip().casefold()]
+    return alike[0] if len(alike) == 1 else None
+
+
 class Stopped(Exception):
     """The generators were not loaded to the end: nobody needs them any more."""
 
@@ -122,6 +130,19 @@ class Catalogue:
             return loaded[camera]
 
         return generator
+
+    def named(self, camera: str | None) -> str:
+        """Return the name of a camera's generator as the catalogue has it; None and "" name the default.
+
+        Raises:
+            UnknownCamera: there is none.
+        """
+        if not camera:
+            return self.default
+        name = match_camera(camera, self.cameras)
+        if name is None:
+            raise UnknownCamera(camera, self.cameras)
+        return name
 
     @property
     def cameras(self) -> tuple[str, ...]:

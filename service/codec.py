@@ -33,6 +33,8 @@ from service.picture import (
     TooManyScans,
     UnsupportedFormat,
     UnsupportedSamples,
+    format_named,
+    plain_media_type,
 )
 
 __all__ = [
@@ -56,7 +58,9 @@ __all__ = [
     "check_size",
     "decode",
     "encode",
+    "format_named",
     "media_type",
+    "plain_media_type",
     "read_header",
     "writable",
 ]

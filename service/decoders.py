@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from service import avif, bmp, heif, png, tiff_samples
+from service import avif, bmp, heif, jpeg, png, tiff_samples
 from service.colour import cmyk_to_srgb
 from service.picture import FORMATS, Format, Header, MalformedPicture, Pixels, UnsupportedSamples
 
@@ -19,10 +19,8 @@ PILLOW: Final[dict[Format, str]] = {format_: format_.upper() for format_ in FORM
 def samples_of(data: bytes, header: Header) -> tuple[Pixels, Header]:
     """Decode a file to grey (H, W), grey and alpha, RGB or RGBA, as it lies in the file; CMYK becomes sRGB."""
     match header.format:
-        case "jpeg" if not header.inks:
-            # a JPEG has neither alpha nor 16 bits, and is decoded to RGB at once: one copy of the picture less
-            kind = cv2.IMREAD_GRAYSCALE if header.grey else cv2.IMREAD_COLOR_RGB
-            return _with_opencv(data, kind | cv2.IMREAD_IGNORE_ORIENTATION), header
+        case "jpeg":
+            return _jpeg_samples(data, header)
         case "png":
             return _as_rgb(_with_opencv(png.without_unused(data), cv2.IMREAD_UNCHANGED)), header
         case "webp":
@@ -38,6 +36,26 @@ def samples_of(data: bytes, header: Header) -> tuple[Pixels, Header]:
             return bmp.decode(data, fields), header
         case _:
             return _with_pillow(data, header)
+
+
+def _jpeg_samples(data: bytes, header: Header) -> tuple[Pixels, Header]:
+    last_scan = jpeg.unended_scan(data)
+    if last_scan is not None:
+        return _unended_jpeg_samples(data, header, last_scan)
+    if header.inks:
+        return _with_pillow(data, header)
+    # a JPEG has neither alpha nor 16 bits, and is decoded to RGB at once: one copy of the picture less
+    kind = cv2.IMREAD_GRAYSCALE if header.grey else cv2.IMREAD_COLOR_RGB
+    return _with_opencv(data, kind | cv2.IMREAD_IGNORE_ORIENTATION), header
+
+
+def _unended_jpeg_samples(data: bytes, header: Header, last_scan: int) -> tuple[Pixels, Header]:
+    # with Pillow: OpenCV's decoder writes its warnings to standard error
+    first, *others = jpeg.endings(data, last_scan)
+    samples, header_then = _with_pillow(first, header)
+    if not all(np.array_equal(samples, _with_pillow(other, header)[0]) for other in others):
+        raise MalformedPicture("the file is damaged or ends early")
+    return samples, header_then
 
 
 def _with_opencv(data: bytes, flags: int) -> Pixels:

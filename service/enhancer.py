@@ -24,11 +24,13 @@ class Enhancement:
 
     Attributes:
         picture: the enhanced picture, same size and depth as the source.
-        layout: where its tiles lay.
+        layout: where its tiles lie.
+        tiles: how many of them were enhanced: all, or at strength 0 none.
     """
 
     picture: Picture
     layout: Plan
+    tiles: int
 
 
 class Enhancer:
@@ -37,7 +39,7 @@ class Enhancer:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
 
-    def admit(self, height: int, width: int, camera: str, overlap: int, seconds: float) -> Job:
+    def admit(self, height: int, width: int, camera: str, overlap: int, seconds: float, strength: float = 1.0) -> Job:
         """Give a picture of that size its place, before it is decoded.
 
         Args:
@@ -45,11 +47,13 @@ class Enhancer:
             camera: whose generator.
             overlap: of tiles, in pixels.
             seconds: how long it may take.
+            strength: as `enhance` will get it; at 0 the picture needs no room in the queue.
 
         Raises:
             QueueFull, Closed: as `Scheduler.admit`.
         """
-        return self._scheduler.admit(plan(height, width, overlap).tiles, camera, seconds)
+        tiles = plan(height, width, overlap).tiles if strength else 0
+        return self._scheduler.admit(tiles, camera, seconds)
 
     def enhance(
         self,
@@ -64,9 +68,9 @@ class Enhancer:
 
         Args:
             picture: uint8 or uint16 RGB in any space; alpha passes through, and what is clear is left as it is.
-            job: its place, from `admit` with the same size and overlap.
+            job: its place, from `admit` with the same size, overlap and strength.
             overlap: pixels that neighbouring tiles share at least.
-            strength: 0 (the source as it is) to 1 (the generator's answer).
+            strength: 0 (the source as it is, no tile is computed) to 1 (the generator's answer).
             progress: called with (tiles done, all tiles).
             watch: gets the stages `queue`, `inference` and `blend`, as far as they came where it fails.
 
@@ -92,6 +96,8 @@ class Enhancer:
     ) -> Enhancement:
         height, width = picture.pixels.shape[:2]
         layout = plan(height, width, overlap)
+        if not strength:
+            return Enhancement(picture, layout, 0)
         view = View(picture)
         job.set_context(view.context())
         blender = Blender(picture.pixels, layout, strength, None if view.plain else view.merge)
@@ -119,7 +125,7 @@ class Enhancer:
             submitted += count
         while under_way:
             blend_next()
-        return Enhancement(replace(picture, pixels=blender.output), layout)
+        return Enhancement(replace(picture, pixels=blender.output), layout, layout.tiles)
 
 
 def _stages_of(job: Job) -> Mapping[str, Stage]:

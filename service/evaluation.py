@@ -60,7 +60,10 @@ def admit(
     own = pipeline.read_header(image)
     if not options.align:
         require_same_size(own, header)
-    return pipeline.admit(image, options.camera, options.overlap, on_job=on_job, header=own), header
+    ticket = pipeline.admit(
+        image, options.camera, options.overlap, on_job=on_job, header=own, strength=options.strength
+    )
+    return ticket, header
 
 
 def compare(
@@ -123,7 +126,7 @@ def _answer(
         device=outcome.generator.device,
         width=width,
         height=height,
-        tiles=outcome.enhancement.layout.tiles,
+        tiles=outcome.enhancement.tiles,
         input=before,
         output=after,
         gain=Gain(

@@ -16,6 +16,21 @@ _ALONE: Final = (0x01, 0xD8)
 _END, _SCAN = 0xD9, 0xDA
 _FRAMES: Final = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _HUFFMAN: Final = (0xC0, 0xC1, 0xC2)
+_PROGRESSIVE: Final = (0xC2, 0xC6, 0xCA, 0xCE)
+_EOI: Final = b"\xff\xd9"
+_RESTARTS: Final = re.compile(rb"\xff[\xd0-\xd7]")
+_ANY_SAMPLES: Final = tuple(
+    bytes.fromhex(digits) * 4
+    for digits in (
+        "b5d1639e2c47e8153ab6c90d72f458a1",
+        "4ac60f93d8217be4953c6ab01e87d25f",
+        "e71b8452fc0639ad70c85e13b4962fda",
+    )
+)
+"""Bytes that decode to anything, and to other things each."""
+_FEW_ZEROS: Final = 8
+"""Bytes at the end that may be samples: more are taken for the rest of a file whose download broke off."""
+_ALL_COEFFICIENTS: Final = (1 << 64) - 1
 _MOST_SEGMENTS: Final = 20_000
 """Before the samples and between scans; of 64 KiB each a profile has 255, and each costs a reader its time."""
 _MOST_METADATA: Final = 64
@@ -57,6 +72,21 @@ class Marks:
         return not self.huffman or self.coded * 16 >= blocks
 
 
+def _segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield each marker, the bytes between it and the segment before, where its own segment begins, and where it ends.
+
+    The end of the picture is the last one.
+    """
+    place = 0
+    while mark := _MARKER.search(data, place):
+        marker, gap, start = data[mark.end() - 1], mark.start() - place, mark.end()
+        alone = marker in _ALONE or marker == _END
+        place = start if alone else start + max(int.from_bytes(data[start : start + 2], "big"), 2)
+        yield marker, gap, start, place
+        if marker == _END:
+            return
+
+
 def marks_of(data: bytes, most_scans: int) -> Marks:
     """Walk through a file's markers up to the picture's end, in linear time.
 
@@ -68,22 +98,16 @@ def marks_of(data: bytes, most_scans: int) -> Marks:
         Unreadable: there are more segments, or bytes between them, or metadata, than any writer makes.
     """
     frame, kind = (0, 0, 0), 0
-    place, scans, coded, filling, segments, described = 0, 0, 0, 0, 0, 0
-    while mark := _MARKER.search(data, place):
+    place, scans, coded, filling, described = 0, 0, 0, 0, 0
+    for segments, (marker, gap, start, place) in enumerate(_segments(data), 1):  # noqa: B007  place: of the last
         if scans:
-            coded += mark.start() - place
+            coded += gap
         else:
-            filling += mark.start() - place
-        marker, start = data[mark.end() - 1], mark.end()
-        segments += 1
+            filling += gap
         if filling > _MOST_FILLING or segments > _MOST_SEGMENTS + 8 * scans:
             raise Unreadable("there is more between its markers than any camera writes")
         if marker == _END:
             break
-        if marker in _ALONE:
-            place = start
-            continue
-        place = start + max(int.from_bytes(data[start : start + 2], "big"), 2)
         if marker == 0xED or (marker == 0xE1 and data[start + 2 : start + 6] == b"Exif"):
             described += 1
             if described > _MOST_METADATA:
@@ -110,7 +134,10 @@ def metadata_of(data: bytes) -> tuple[int, Metadata]:
     exif, resources = list[bytes](), list[bytes]()
     extensions: dict[bytes, list[bytes]] = {}
     xmp, resolution = b"", None
-    for marker, content in _segments(data):
+    for marker, _, start, end in _segments(data):
+        if marker == _SCAN:
+            break
+        content = data[start + 2 : end]
         if marker == 0xE0 and content[:5] == b"JFIF\0" and len(content) >= 12:
             unit, x, y = struct.unpack_from(">BHH", content, 7)
             resolution = resolution or Resolution.of(x, y, {1: 0.0254, 2: 0.01}.get(unit))
@@ -139,15 +166,60 @@ def _whole(parts: list[bytes]) -> bytes:
     return whole if parts[0][:4] == len(whole).to_bytes(4, "big") else b""
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Markers before the samples, with what their segments hold."""
-    place = 0
-    while mark := _MARKER.search(data, place):
-        marker, start = data[mark.end() - 1], mark.end()
-        if marker in (_END, _SCAN):
-            return
-        if marker in _ALONE:
-            place = start
-            continue
-        place = start + max(int.from_bytes(data[start : start + 2], "big"), 2)
-        yield marker, data[start + 2 : place]
+def unended_scan(data: bytes) -> int | None:
+    """Look whether a file lacks the mark of its end.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        where the samples of its last scan begin; None where the mark is there.
+
+    Raises:
+        Unreadable: whole scans are missing.
+    """
+    if data.endswith(_EOI):
+        return None
+    whole: dict[int, int] = {}  # of each component, the coefficients that are there to their last bit
+    progressive, place, marker = False, 0, 0
+    for marker, _, start, place in _segments(data):  # noqa: B007  the last one counts
+        if marker in _FRAMES and not whole:
+            progressive = marker in _PROGRESSIVE
+            whole = dict.fromkeys(data[start + 8 : start + 8 + 3 * data[start + 7] : 3], 0)
+        elif marker == _SCAN:
+            last = start + 3 + 2 * data[start + 2]
+            first_of, last_of, bits = (*data[last : last + 2], data[last + 2] & 15) if progressive else (0, 63, 0)
+            if not bits:
+                for component in data[start + 3 : last : 2]:
+                    whole[component] = whole.get(component, 0) | (2 << last_of) - (1 << first_of)
+    if marker == _END:
+        return None
+    if not whole or any(there != _ALL_COEFFICIENTS for there in whole.values()):
+        raise Unreadable("it ends before its last scan")
+    return place
+
+
+def endings(data: bytes, last_scan: int) -> tuple[bytes, ...]:
+    """Give a file without the mark of its end such a mark, in several ways.
+
+    Decoders fill up what is missing and do not say so. With the first ending they fill it with zeros; in the others any
+    samples follow, and a restart where the next one would be. Where all give the same picture, nothing is missing but
+    the mark. One way more was too few: of a picture whose last block showed four pixels, they came out the same.
+
+    Args:
+        data: the whole file; many zeros at its end are left out.
+        last_scan: where the samples of its last scan begin.
+
+    Raises:
+        Unreadable: there are none.
+    """
+    kept = data.rstrip(b"\0")
+    if len(data) - len(kept) <= _FEW_ZEROS:
+        kept = data
+    elif kept.endswith(b"\xff"):  # a sample of 255, which is followed by 0
+        kept += b"\0"
+    kept = kept.rstrip(b"\xff")  # half of the mark
+    if len(kept) <= last_scan:
+        raise Unreadable("it ends before its last scan")
+    restart = bytes((0xFF, 0xD0 + len(_RESTARTS.findall(kept, last_scan)) % 8))
+    return kept + _EOI, *(kept + samples + restart + samples + _EOI for samples in _ANY_SAMPLES)

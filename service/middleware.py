@@ -22,6 +22,36 @@ OTHER_ORIGIN: Final = "other-origin"
 """What the metrics call the refusal of a WebSocket that a page of another site opens; browsers tell it no problem."""
 
 
+class TrailingSlash:
+    """Takes the slash from the end of a path that is known without it.
+
+    To redirect, as the framework would, costs who sends a picture the whole body a second time, and the address that it
+    made of Host lacked the prefix that a proxy had taken away.
+
+    Args:
+        known: paths.
+        redirected: those of pages, whose links would lead elsewhere with the slash: answered 308, with an address that
+            is relative.
+    """
+
+    def __init__(self, app: ASGIApp, known: frozenset[str], redirected: frozenset[str] = frozenset()) -> None:
+        self.app = app
+        self.known = known
+        self.redirected = redirected
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and scope["path"].endswith("/"):
+            path = scope["path"][:-1]
+            if path in self.redirected and scope["type"] == "http":
+                query = scope["query_string"].decode("latin-1")
+                location = f"..{path}{'?' if query else ''}{query}"
+                await Response(status_code=308, headers={"Location": location})(scope, receive, send)
+                return
+            if path in self.known:
+                scope.update(path=path, raw_path=path.encode())  # not in a copy: what observes the request is outside
+        await self.app(scope, receive, send)
+
+
 class RequestId:
     """Gives each request an id, the client's own where it sends a plain one, and answers it as X-Request-ID."""
 

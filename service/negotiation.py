@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from service.picture import plain_media_type
+
 _ANY: Final = "*"
 
 
@@ -66,7 +68,7 @@ def _ranges(accept: str) -> list[_Range]:
     found = []
     for entry in accept.split(","):
         kind, *parameters = (part.strip().lower() for part in entry.split(";"))
-        type_, slash, subtype = kind.partition("/")
+        type_, slash, subtype = plain_media_type(kind).partition("/")
         if not (type_ and slash and subtype):
             continue
         weight = 1.0

@@ -1,5 +1,6 @@
 """What a decoded picture is, what its file said, and why there may be none."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -11,6 +12,35 @@ from service.metadata import NONE, Metadata, Sampling
 Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "heic", "avif"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 Pixels = npt.NDArray[np.uint8 | np.uint16]
+
+_OTHER_NAMES: Final[Mapping[str, Format]] = {
+    "jpg": "jpeg",
+    "jpe": "jpeg",
+    "jfif": "jpeg",
+    "pjpeg": "jpeg",
+    "x-png": "png",
+    "apng": "png",
+    "tif": "tiff",
+    "x-tiff": "tiff",
+    "x-bmp": "bmp",
+    "x-ms-bmp": "bmp",
+    "heif": "heic",
+    "hif": "heic",
+}
+"""What formats are called besides, by people and in media types."""
+
+
+def format_named(name: str) -> str:
+    """Return a format's own name for whatever it is called, in any case; a name of none comes back as it is."""
+    plain = name.strip().lower()
+    plain = _OTHER_NAMES.get(plain, plain)
+    return plain if plain in FORMATS else name
+
+
+def plain_media_type(kind: str) -> str:
+    """Return the registered media type for one like `image/jpg`; others come back in lower case."""
+    type_, slash, subtype = kind.strip().lower().partition("/")
+    return f"{type_}{slash}{format_named(subtype) if type_ == 'image' else subtype}"
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ class Pipeline:
         format_: Format | None = None,
         on_job: Callable[[Job], None] = lambda _: None,
         header: Header | None = None,
+        strength: float = 1.0,
     ) -> Ticket:
         """Give a file its place in the queue, before it is decoded; whoever asks closes the ticket's job.
 
@@ -115,18 +116,19 @@ class Pipeline:
             format_: the answer's format; None takes the file's own, or JPEG where that can't be written.
             on_job: is given the picture's job, so that it can be cancelled.
             header: what `read_header` said of the file, where it was asked already.
+            strength: as `enhance` will get it; at 0 a full queue is no obstacle.
 
         Raises:
             UnknownCamera, SideTooLong, NotWritable: it can't be done.
             UnsupportedFormat, MalformedPicture, PictureTooLarge, DecodingTooCostly, NoDecodeWorker: as the decoder.
             QueueFull, Closed: as `Enhancer.admit`.
         """
-        chosen = camera or self._catalogue.default
+        chosen = self._catalogue.named(camera)
         generator = self._catalogue[chosen]
         pixels = _OVERLAPS.get(overlap, generator.spec.overlap)
         header = header or self.read_header(data)
         answer = answer_format(header, format_)
-        job = self._enhancer.admit(header.height, header.width, chosen, pixels, self._timeout_s)
+        job = self._enhancer.admit(header.height, header.width, chosen, pixels, self._timeout_s, strength)
         on_job(job)
         return Ticket(data, header, answer, chosen, generator, pixels, job)
 
@@ -142,7 +144,7 @@ class Pipeline:
         """Enhance a file that has its place; the answer is not encoded yet.
 
         Args:
-            ticket: its place.
+            ticket: its place, from `admit` with the same strength.
             watch: gets each stage, and what is told of the picture.
             strength: 0..1.
             progress: as `Enhancer.enhance`.

@@ -160,7 +160,7 @@ class Scheduler:
         """Give a picture its place.
 
         Args:
-            tiles: how many tiles it has.
+            tiles: how many tiles it has; with none it needs no room in the queue.
             camera: which generator enhances it.
             seconds: how long it may take from now.
 
@@ -174,10 +174,11 @@ class Scheduler:
         with self._changed:
             if self.ended is not None:
                 raise self.ended()
-            wait = self._admission.wait(tiles, seconds, now)
-            if wait is not None:
-                raise QueueFull(tiles, self._max_tiles, whole_seconds(wait))
-            self._admission.join(job, tiles, now + OVERDUE * seconds)
+            if tiles:
+                wait = self._admission.wait(tiles, seconds, now)
+                if wait is not None:
+                    raise QueueFull(tiles, self._max_tiles, whole_seconds(wait))
+                self._admission.join(job, tiles, now + OVERDUE * seconds)
         return job
 
     def close(self) -> None:

@@ -2,15 +2,19 @@
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from service.catalogue import Catalogue
-from service.codec import Format
+from service.codec import Format, format_named
 from service.pipeline import Overlap
 
 
 def _example(**values: JsonValue) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [values]})
+
+
+def _own_name(value: object) -> object:
+    return format_named(value) if isinstance(value, str) else value
 
 
 class _Options(BaseModel):
@@ -19,11 +23,17 @@ class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     camera: Annotated[
-        str | None, Field(description="Whose generator; GET /cameras lists them.", examples=["iphone"])
+        str | None,
+        Field(description="Whose generator, in upper or lower case; GET /cameras lists them.", examples=["iphone"]),
     ] = None
     strength: Annotated[
         float,
-        Field(ge=0, le=1, description="0 gives the picture as it came, 1 the generator's answer.", examples=[0.5]),
+        Field(
+            ge=0,
+            le=1,
+            description="0 gives the picture as it came and computes nothing, 1 the generator's answer.",
+            examples=[0.5],
+        ),
     ] = 1.0
     overlap: Annotated[
         Overlap,
@@ -51,8 +61,9 @@ class EnhanceOptions(_Options):
 
     format: Annotated[
         Format | None,
+        BeforeValidator(_own_name),
         Field(
-            description="The answer's format. Default: by the Accept header, else as it came.",
+            description="The answer's format, also as jpg, tif, PNG. Default: by the Accept header, else as it came.",
             examples=["png"],
         ),
     ] = None

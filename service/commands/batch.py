@@ -164,7 +164,9 @@ def enhance_task(
         OSError, Said: as the task's reading and writing.
         Exception: as `Pipeline.admit`, `Pipeline.enhance` and `codec.encode`.
     """
-    ticket = pipeline.admit(task.read(), options.camera, options.overlap, options.format, running.attach)
+    ticket = pipeline.admit(
+        task.read(), options.camera, options.overlap, options.format, running.attach, strength=options.strength
+    )
     with ticket.job:
         outcome = pipeline.enhance(ticket, Stopwatch(), options.strength, tiles_done)
     picture = outcome.enhancement.picture

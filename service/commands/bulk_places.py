@@ -6,13 +6,14 @@ does, in surrogates.
 
 import os
 import posixpath
+import stat
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
-from service.commands.files import CantWrite, Said, Stamp
+from service.commands.files import CantWrite, NotAFile, Said, Stamp
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -110,10 +111,12 @@ class LocalPlace:
                 try:
                     if not entry.is_dir():
                         status = entry.stat()
+                        if not stat.S_ISREG(status.st_mode):
+                            raise NotAFile
                         contents.files[entry.name] = Stamp(status.st_size, status.st_mtime_ns)
                     elif not entry.is_symlink():
                         contents.folders.append(entry.name)
-                except OSError as error:  # a link to nowhere, as a rule
+                except OSError as error:  # a link to nowhere, as a rule, or a pipe
                     contents.files[entry.name] = error
         return contents
 

@@ -113,7 +113,7 @@ def _timed(state: State, ready: float) -> Check:
         with ticket.job:
             outcome = pipeline.enhance(ticket, Stopwatch())
         encode(outcome.enhancement.picture, "jpeg", spend=True)
-        return outcome.enhancement.layout.tiles
+        return outcome.enhancement.tiles
 
     jobs = default_jobs()
     pictures = tiles = 0

@@ -11,7 +11,8 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from service.codec import Format, PictureTooLarge
+from service.catalogue import match_camera
+from service.codec import FORMATS, Format, PictureTooLarge, format_named
 from service.commands.files import Said
 from service.logs import set_up_log
 from service.pipeline import Overlap
@@ -36,12 +37,34 @@ def complete_camera(incomplete: str) -> list[str]:
     return [camera for camera in _cameras_in(folder) if camera.startswith(incomplete)]
 
 
+def _format(name: str) -> str:
+    """Return a format's own name for any that it is known by."""
+    named = format_named(name)
+    if named not in FORMATS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, FORMATS))}.")
+    return named
+
+
+def _complete_format(incomplete: str) -> list[str]:
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
 CameraOption = Annotated[
     str | None, typer.Option(help="whose generator", show_default="iphone", autocompletion=complete_camera)
 ]
 StrengthOption = Annotated[float, typer.Option(min=0, max=1, help="0 as it came, 1 the generator's answer")]
 OverlapOption = Annotated[Overlap, typer.Option(help="pixels that tiles share: 16, the generator's own, 64")]
-FormatOption = Annotated[Format | None, typer.Option("--format", help="answer in it", show_default="as it came")]
+FormatOption = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        help="answer in it",
+        show_default="as it came",
+        metavar=f"<{'|'.join(FORMATS)}>",
+        parser=_format,
+        autocompletion=_complete_format,
+    ),
+]
 QualityOption = Annotated[int, typer.Option(min=1, max=100, help="of formats with loss; WebP has none at 100")]
 MetadataOption = Annotated[Literal["keep", "strip"], typer.Option(help="what came with a picture")]
 JobsOption = Annotated[
@@ -75,11 +98,14 @@ def settings_for(camera: str | None) -> Settings:
     Raises:
         typer.BadParameter: there is no generator for the camera.
     """
-    settings = read_settings(camera=camera, max_queued_tiles=_ANY_TILES, request_timeout_s=_A_WEEK_S, decode_workers=0)
-    if camera is not None and not model_file(settings).is_file():
-        known = ", ".join(_cameras_in(settings.models)) or "none"
-        raise typer.BadParameter(f"there is no generator for {camera!r}; there are: {known}", param_hint="--camera")
-    return settings
+    if camera is not None:
+        known = _cameras_in(read_settings().models)
+        name = match_camera(camera, known)
+        if name is None:
+            named = ", ".join(known) or "none"
+            raise typer.BadParameter(f"there is no generator for {camera!r}; there are: {named}", param_hint="--camera")
+        camera = name
+    return read_settings(camera=camera, max_queued_tiles=_ANY_TILES, request_timeout_s=_A_WEEK_S, decode_workers=0)
 
 
 def _cameras_in(folder: Path) -> list[str]:

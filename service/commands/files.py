@@ -3,6 +3,7 @@
 import errno
 import mimetypes
 import os
+import stat
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,14 +14,20 @@ from typing import Final
 import psutil
 from PIL import Image
 
-from service.codec import FORMATS, Format, media_type, writable
+from service.codec import FORMATS, Format, media_type, plain_media_type, writable
 
 _PARTIAL: Final = ".pix2dslr-partial-"
 """How the name of a file begins that is being written: hidden, and short whatever the file is called."""
 
 
-_SAME: Final = {"image/heif": "image/heic"}
-"""Media types whose files are of the format of another."""
+_MORE_SUFFIXES: Final[Mapping[str, Format]] = {
+    ".hif": "heic",
+    ".heics": "heic",
+    ".heifs": "heic",
+    ".jif": "jpeg",
+    ".jfi": "jpeg",
+}
+"""That neither of Python's tables has; `.hif` is what cameras of Canon, Nikon, Sony and Fujifilm write."""
 
 
 class Said(Exception):
@@ -88,6 +95,22 @@ def size_of(path: Path) -> int:
         return 0
 
 
+class NotAFile(OSError):
+    """What was found in a folder is a pipe, a socket or a device: to read it could take for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EINVAL, "It is no file but a pipe, a socket or a device")
+
+
+def is_special(path: Path) -> bool:
+    """Whether a path leads to a pipe, a socket or a device; one that can't be looked at is told of when it is read."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 @cache
 def suffixes() -> Mapping[str, Format]:
     """Return the format of each suffix that a picture's name may end in, such as `.jpg`; in lower case."""
@@ -96,8 +119,8 @@ def suffixes() -> Mapping[str, Format]:
     known = mimetypes.MimeTypes(filenames=())
     types |= known.types_map[False] | known.types_map[True]
     formats = {media_type(format_): format_ for format_ in FORMATS}
-    named = {suffix: formats.get(_SAME.get(kind, kind)) for suffix, kind in types.items()}
-    return {suffix: format_ for suffix, format_ in named.items() if format_ is not None}
+    named = {suffix: formats.get(plain_media_type(kind)) for suffix, kind in types.items()}
+    return {**_MORE_SUFFIXES, **{suffix: format_ for suffix, format_ in named.items() if format_ is not None}}
 
 
 def format_of(path: Path) -> Format | None:
@@ -122,7 +145,7 @@ class Found:
     Attributes:
         pictures: files that look like pictures, in the order of their names.
         others: how many other files there are; what is hidden is not counted.
-        failed: folders that can't be read, and why.
+        failed: what can't be read, and why: folders, and pipes that are called like pictures.
     """
 
     pictures: list[Path] = field(default_factory=list)
@@ -152,6 +175,8 @@ def find(folder: Path, without: Path | None = None) -> Found:
             path = Path(here, name)
             if format_of(path) is None:
                 found.others += 1
+            elif is_special(path):
+                found.failed.append((path, NotAFile()))
             else:
                 found.pictures.append(path)
     return found

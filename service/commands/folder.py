@@ -7,7 +7,19 @@ from functools import partial
 from pathlib import Path
 
 from service.commands.batch import Batch, Task
-from service.commands.files import NotOurs, Said, Stamp, find, format_of, hidden, is_folder, target_name, write_whole
+from service.commands.files import (
+    NotAFile,
+    NotOurs,
+    Said,
+    Stamp,
+    find,
+    format_of,
+    hidden,
+    is_folder,
+    is_special,
+    target_name,
+    write_whole,
+)
 from service.commands.ledger import Entry, Ledger, Options
 
 
@@ -66,8 +78,8 @@ class Folder:
         """
         found = find(below or root, without=self._out)
         self._batch.counts.others += found.others
-        for folder, error in found.failed:
-            self._batch.failed(str(folder), error)
+        for path, error in found.failed:
+            self._batch.failed(str(path), error)
         for picture in found.pictures:
             yield from self._found(root, picture)
 
@@ -108,6 +120,8 @@ class Folder:
 
     def _check(self, source: Path, target: Path) -> Task | None:
         """Return what is to be done, None where it is done already."""
+        if is_special(source):
+            raise NotAFile
         stamp, place = Stamp.of(source), source.resolve()
         if self._taken.setdefault(target, place) != place:
             raise SameName(self._taken[target])

@@ -16,10 +16,16 @@ from uvicorn.server import ServerState
 from service import telemetry
 from service.edge.errors import TooManyConnections, TooSlow
 from service.edge.headers import SECURITY_HEADERS
+from service.edge.requests import Connection
 from service.edge.wire import WatchedTransport, Wire
 from service.problems import MalformedRequest, response_to
 
 log = logging.getLogger(__name__)
+
+_MOST_HEAD_BYTES: Final = 16 << 10
+"""Of a request's head; h11's own bound."""
+
+_LOOK_EVERY_S: Final = 0.25
 
 _HEAD_IS_WRONG: Final = "It is no HTTP/1.1 request."
 
@@ -27,10 +33,11 @@ _HEAD_IS_WRONG: Final = "It is no HTTP/1.1 request."
 class GuardedHttp(H11Protocol):
     """One connection.
 
-    What it adds to its base: a deadline for each request's head, which uvicorn has none for; a bound on connections;
-    `Connection: close` on an answer that comes before the body has, after which the rest is not drained for ever, and
-    on all while the service drains, so that nobody sends the next request to where nothing listens any more; an end for
-    who does not read; and problems where uvicorn answers in plain text.
+    What it adds to its base: a stricter look at each head, as `requests` has it; a deadline for it, which uvicorn has
+    none for; a bound on connections; `Connection: close` on an answer that comes before the body has, after which the
+    rest is not drained for ever, and on all while the service drains, so that nobody sends the next request to where
+    nothing listens any more; answers for who sends no more but reads on; an end for who does not read; and problems
+    where uvicorn answers in plain text.
     """
 
     def __init__(
@@ -43,12 +50,16 @@ class GuardedHttp(H11Protocol):
         wire: Wire,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.conn = Connection(h11.SERVER, config.h11_max_incomplete_event_size or _MOST_HEAD_BYTES)
         self._wire = wire
         self._app = self.app
         self.app = self._answer
         self._watched: WatchedTransport | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._refused = False
+        self._sends_no_more = False
+        self._looks = 0
+        self._look_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse it where there are too many."""
@@ -63,6 +74,8 @@ class GuardedHttp(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_expecting()
+        if self._look_timer is not None:
+            self._look_timer.cancel()
         if self._watched is not None:
             self._watched.gone()
         super().connection_lost(exc)
@@ -76,6 +89,24 @@ class GuardedHttp(H11Protocol):
             self._expect_head()  # it has begun and is not all here
         else:
             self._stop_expecting()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection for the answer to a request that is whole: the client may only have closed its half.
+
+        One that has hung up looks the same at first (RFC 9112, 9.6), until something is written: `_look` does.
+        """
+        if not self._answer_is_due():
+            return False
+        if not self._sends_no_more:
+            self._sends_no_more = True
+            self._look()
+        return True
+
+    def on_response_complete(self) -> None:
+        """Go on with what came behind the request, or close where nothing did and nothing can."""
+        super().on_response_complete()
+        if self._sends_no_more and not self._answer_is_due():
+            self.transport.close()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Hand the connection over."""
@@ -91,11 +122,33 @@ class GuardedHttp(H11Protocol):
         cycle = self.cycle
 
         async def send_and_end(message: Message) -> None:
-            if message["type"] == "http.response.start" and (cycle.more_body or self._wire.draining()):
+            last = cycle.more_body or self._wire.draining() or (self._sends_no_more and not self.conn.trailing_data[0])
+            if message["type"] == "http.response.start" and last:
                 message = {**message, "headers": [*message.get("headers", ()), CLOSE_HEADER]}
             await send(message)
 
         await self._app(scope, receive, send_and_end)
+
+    def _answer_is_due(self) -> bool:
+        return self.cycle is not None and not (self.cycle.response_complete or self.cycle.more_body)
+
+    def _look(self) -> None:
+        """See every now and then whether a client that sends no more is still there.
+
+        One that has closed the connection resets it for the next byte that comes, and its work ends. So the first bytes
+        of the answer, which are the same whatever it will be, are written one by one ahead of it, after 0 s, 0.25, 0.5,
+        1, 2 and so on.
+        """
+        self._look_timer = None
+        if self._watched is None or self.transport.is_closing():
+            return
+        if self._watched.is_reset():
+            self.transport.abort()
+            return
+        if not self.cycle.response_started and not self._looks & (self._looks - 1):
+            self._watched.write_ahead()
+        self._looks += 1
+        self._look_timer = self.loop.call_later(_LOOK_EVERY_S, self._look)
 
     def _body_still_comes(self) -> bool:
         return self._refused or (self.cycle is not None and self.cycle.more_body)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import select
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,6 +11,9 @@ from service.edge.budget import ByteBudget
 
 _LINGER_S: Final = 5.0
 """Seconds in which a client that still sends gets to read why it should not."""
+
+_BEGINNING: Final = b"HTTP/1.1 "
+"""Of every answer."""
 
 _MOST_LINGERING: Final = 128
 """Connections that may be in that state; more are ended at once, since each holds a file descriptor."""
@@ -42,11 +46,12 @@ class Wire:
 
 
 class WatchedTransport:
-    """An asyncio transport, but for two things.
+    """An asyncio transport, but for three things.
 
     It is aborted once the other side takes in too little of what was written, however much that was: what is written
     lies in memory, and closing would wait for it too. And closed while a request's body still comes, it first lets the
     client read the answer: to close at once would reset the connection, and the answer would be lost with it.
+    And of the next answer its beginning may be written before it is known.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class WatchedTransport:
         self._written = 0
         self._read = 0  # by the other side, when it was looked at last
         self._timer: asyncio.TimerHandle | None = None
+        self._ahead = 0  # bytes of the next answer that are written already
         self.lingers = False
 
     def __getattr__(self, name: str) -> Any:
@@ -74,11 +80,26 @@ class WatchedTransport:
 
     def write(self, data: bytes) -> None:
         """Write, and watch until it is gone."""
+        if self._ahead:  # an answer's head, which comes in one piece
+            data, self._ahead = data[self._ahead :], 0
         self._written += len(data)
         self._transport.write(data)
         if self._timer is None and self._transport.get_write_buffer_size():
             self._read = self._written - self._transport.get_write_buffer_size()
             self._timer = self._loop.call_later(self._wire.send_timeout_s, self._look)
+
+    def write_ahead(self) -> None:
+        """Write one more byte of the next answer, as long as it is one that all have."""
+        if self._ahead < len(_BEGINNING):
+            self._transport.write(_BEGINNING[self._ahead : self._ahead + 1])
+            self._written += 1
+            self._ahead += 1
+
+    def is_reset(self) -> bool:
+        """Whether the other side has said that it has no such connection any more."""
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket"), 0)  # 0: resets alone, which are always told
+        return bool(poll.poll(0))
 
     def is_closing(self) -> bool:
         """Whether it takes no more."""

@@ -151,4 +151,9 @@ class EnhancedZip(StreamingResponse):
 
 def suffixes_of(format_: Format) -> tuple[str, ...]:
     """Return the suffixes that files of a format have, the usual one first."""
-    return {"jpeg": (".jpg", ".jpeg"), "tiff": (".tif", ".tiff")}.get(format_, (f".{format_}",))
+    several = {
+        "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
+        "tiff": (".tif", ".tiff"),
+        "heic": (".heic", ".heif", ".hif"),
+    }
+    return several.get(format_, (f".{format_}",))

@@ -35,7 +35,7 @@ HEADERS: Final = {
     ),
     "X-Pix2DSLR-Camera": ("Whose generator was used.", "iphone"),
     "X-Pix2DSLR-Device": ("Where it ran: cuda or cpu.", "cpu"),
-    "X-Pix2DSLR-Tiles": ("How many tiles the picture has.", "24"),
+    "X-Pix2DSLR-Tiles": ("How many tiles were enhanced; none at strength 0.", "24"),
     "X-Pix2DSLR-Frames": (
         "How many frames or pages the file has, where it has more than one: the first is answered.",
         "12",
@@ -104,15 +104,16 @@ def _answer_several(
     state: State, upload: Upload[EnhanceOptions], accept: str, threads: Threads, record: RequestRecord
 ) -> Response:
     options, pipeline = upload.options, state.pipeline
-    camera = options.camera or state.catalogue.default
-    generator = state.catalogue[camera]  # a camera that there is none for is told at once, not once a picture
+    # a camera that there is none for is told at once, not once a picture
+    camera = state.catalogue.named(options.camera)
+    generator = state.catalogue[camera]
 
     async def enhance(file: File, cancellation: Cancellation) -> tuple[bytes, Format]:
         def admit() -> Ticket:
             image = file.read()
             header = pipeline.read_header(image)
             wanted = options.format or accepted_format(accept, header.format)
-            return pipeline.admit(image, camera, options.overlap, wanted, cancellation.attach, header)
+            return pipeline.admit(image, camera, options.overlap, wanted, cancellation.attach, header, options.strength)
 
         def work(ticket: Ticket, watch: Stopwatch) -> tuple[bytes, Format]:
             outcome = pipeline.enhance(ticket, watch, options.strength)
@@ -155,7 +156,7 @@ class _One:
         image = upload.image
         header = pipeline.read_header(image)
         wanted = options.format or accepted_format(self._accept, header.format)
-        camera = options.camera or self._state.catalogue.default
+        camera = self._state.catalogue.named(options.camera)
         tag = _tag(self._state, upload, image, camera, wanted)
         self._caching = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept"}
         if is_known(self._known, tag):
@@ -163,7 +164,7 @@ class _One:
         if upload.reference is not None:
             self._reference = pipeline.read_header(upload.reference)
             require_same_size(header, self._reference)
-        return pipeline.admit(image, camera, options.overlap, wanted, cancellation.attach, header)
+        return pipeline.admit(image, camera, options.overlap, wanted, cancellation.attach, header, options.strength)
 
     def answer(self, ticket: Ticket) -> Response:
         """Enhance the picture, and measure it where there is a reference."""
@@ -210,7 +211,7 @@ def outcome_headers(outcome: Outcome) -> dict[str, str]:
         **({"X-Pix2DSLR-Frames": str(frames)} if frames > 1 else {}),
         "X-Pix2DSLR-Camera": outcome.camera,
         "X-Pix2DSLR-Device": outcome.generator.device,
-        "X-Pix2DSLR-Tiles": str(outcome.enhancement.layout.tiles),
+        "X-Pix2DSLR-Tiles": str(outcome.enhancement.tiles),
         "Vary": "Accept",
     }
 

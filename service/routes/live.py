@@ -13,7 +13,7 @@ The server sends text messages, JSON events with a `type`. All but `ready` carry
 where a problem is no frame's:
 
 - `ready`, once: `formats`, `max_bytes`, `max_pixels`.
-- `accepted`: `tiles`. The picture has its place.
+- `accepted`: `tiles`, none at strength 0. The picture has its place.
 - `progress`, in photo mode: `done` and `total` tiles. Told only as fast as the client reads.
 - `result`: `camera`, `device`, `tiles`, `width`, `height`, `media_type`, `bytes`, `timings` in seconds by stage, and
   `seam_index` where it was asked for. The next binary message is the enhanced picture.
@@ -281,7 +281,12 @@ class _Connection:
         with self._record.picture("frame") as watch:
             return await threads.enhance(
                 lambda: pipeline.admit(
-                    task.data, options.camera, options.overlap, options.format, on_job=reports.on_job
+                    task.data,
+                    options.camera,
+                    options.overlap,
+                    options.format,
+                    on_job=reports.on_job,
+                    strength=options.strength,
                 ),
                 lambda ticket: _work(self._state, ticket, options, reports, watch),
             )
@@ -341,7 +346,7 @@ def _work(
     return {
         "camera": outcome.camera,
         "device": outcome.generator.device,
-        "tiles": outcome.enhancement.layout.tiles,
+        "tiles": outcome.enhancement.tiles,
         "width": width,
         "height": height,
         "media_type": media_type(outcome.format),

@@ -30,12 +30,14 @@ class Threads:
         """Set the limits.
 
         Args:
-            workers: pictures that are decoded, blended or encoded at a time; as many small ones besides.
+            workers: pictures that are decoded, blended or encoded at a time; as many small ones besides, and as many
+                that wait for no tiles.
         """
         self._workers = workers
         self._deciding = anyio.CapacityLimiter(workers)
         self._small = anyio.CapacityLimiter(workers)
         self._large = anyio.CapacityLimiter(workers)
+        self._without_tiles = anyio.CapacityLimiter(workers)
 
     async def enhance(self, admit: Callable[[], Ticket | Result], work: Callable[[Ticket], Result]) -> Result:
         """Enhance a picture in two steps, and give its place back whatever happens.
@@ -47,12 +49,15 @@ class Threads:
         Raises:
             QueueFull: as many pictures wait for a thread already as work in one. More would hold their files for
                 minutes, and be late in spite of their place: it is given for tiles, which are served in fair turns.
+                One without tiles waits for others without, which take little time.
             Exception: whatever either raises.
         """
         admitted = await anyio.to_thread.run_sync(_let_go, admit, limiter=self._deciding)
         if not isinstance(admitted, Ticket):
             return admitted
         with admitted.job as job:
+            if not job.tiles:
+                return await anyio.to_thread.run_sync(_let_go, partial(work, admitted), limiter=self._without_tiles)
             limiter = self._small if job.tiles <= _SMALL else self._large
             if limiter.statistics().tasks_waiting >= self._workers:
                 raise job.turned_away()

@@ -25,6 +25,8 @@ logging.getLogger("python_multipart").setLevel(logging.CRITICAL + 1)
 
 _MAX_FIELDS: Final = 32
 _ANY_TYPE: Final = "application/octet-stream"
+_ANY_TYPES: Final = (_ANY_TYPE, "binary/octet-stream")
+"""Amazon S3 gives the second one to what is stored without a type."""
 _ZIP_TYPES: Final = ("application/zip", "application/x-zip-compressed")
 
 
@@ -68,11 +70,11 @@ async def read_upload(request: Request, options: type[Options], limits: Limits |
     """
     fields: dict[str, Any] = dict(request.query_params)
     options.model_validate(fields)  # what can't be used is refused even where a form's field would win
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+    if request.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
         raise UnsupportedMediaType("Send the body without Content-Encoding.", {"Accept-Encoding": "identity"})
     # a body without a type may be taken for what it looks like (RFC 9110, 8.3)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower() or _ANY_TYPE
-    if kind.startswith("image/") or kind in (_ANY_TYPE, *_ZIP_TYPES):
+    if kind.startswith("image/") or kind in (*_ANY_TYPES, *_ZIP_TYPES):
         images, reference = [("image", await request.body())], None
     elif kind == "multipart/form-data":
         images, reference = await _read_form(request, fields, 1 if limits is None else limits.files)

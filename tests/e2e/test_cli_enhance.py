@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from tests.e2e.conftest import COMMAND, Run, environment_with, noise, pixels_of, png
+from tests.hostile.good import heic
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -109,6 +110,39 @@ def test_a_folder_is_mirrored_and_what_fails_costs_nothing_else(run: Run, photos
     assert len(lines) == 2, done.stderr
     assert lines[0].startswith(f"{photos}/sub/bad.jpg: The picture can't be decoded.")
     assert lines[1].startswith(f"{photos}/text.webp: The picture's format is not supported.")
+
+
+def test_a_pipe_in_a_folder_is_named_and_not_waited_for(run: Run, tmp_path: Path, identity_folder: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    os.mkfifo(source / "a.jpg")
+    (source / "b.png").write_bytes(png(noise(20, 30)))
+    (source / "c.HIF").write_bytes(heic())
+    said = f"{source}/a.jpg: It is no file but a pipe, a socket or a device\n"
+    done = run("enhance", source, "-o", tmp_path / "out", models=identity_folder)
+    assert (done.returncode, done.stderr, written(tmp_path / "out")) == (1, said, ["b.png", "c.HIF"])
+    named = run("enhance", source / "a.jpg", source / "b.png", "-o", tmp_path / "two", models=identity_folder)
+    assert (named.returncode, named.stderr, written(tmp_path / "two")) == (1, said, ["b.png"])
+    measured = run("evaluate", source, source, models=identity_folder)
+    assert (measured.returncode, set(measured.stderr.splitlines(keepends=True))) == (1, {said})
+
+
+def test_a_pipe_that_is_named_alone_is_read(run: Run, tmp_path: Path, identity_folder: Path) -> None:
+    out = tmp_path / "out.png"
+    done = run("enhance", "/dev/stdin", "-o", out, stdin=png(noise(20, 30)), models=identity_folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    np.testing.assert_array_equal(pixels_of(out.read_bytes()), noise(20, 30))
+
+
+def test_names_of_formats_and_cameras_in_any_case(run: Run, tmp_path: Path, identity_folder: Path) -> None:
+    source = tmp_path / "in.png"
+    source.write_bytes(png(noise(20, 30)))
+    for name in ("jpg", "JPEG", "Jpg"):
+        arguments = ("-o", tmp_path / name, "--format", name, "--camera", "iPhone")
+        assert run("enhance", source, *arguments, models=identity_folder).returncode == 0
+        assert written(tmp_path / name) == ["in.jpg"]
+    answers = {(tmp_path / name / "in.jpg").read_bytes() for name in ("jpg", "JPEG", "Jpg")}
+    assert len(answers) == 1
 
 
 def test_listed_files_that_fail_are_named(run: Run, tmp_path: Path, identity_folder: Path) -> None:
@@ -338,13 +372,15 @@ def test_a_watched_folder(start: Start, run: Run, tmp_path: Path, identity_folde
     (album / "day" / "late.png").write_bytes(png(noise(20, 20, 1)))
     album.rename(source / "album")
     (source / "notes.txt").write_text("no picture")
+    os.mkfifo(source / "a.jpg")  # a pipe is named, and nobody waits for it
+    assert process.stderr is not None
+    assert process.stderr.readline() == f"{source}/a.jpg: It is no file but a pipe, a socket or a device\n"
     until(lambda: written(out) == ["album/day/late.png", "first.png", "slow.png"])
     np.testing.assert_array_equal(pixels_of((out / "slow.png").read_bytes()), noise(200, 200))
 
     (source / "first.png").write_bytes(png(noise(30, 30)))
     until(lambda: pixels_of((out / "first.png").read_bytes()).shape == (30, 30, 3))
     (source / "bad.png").write_bytes(png(noise(20, 20))[:100])
-    assert process.stderr is not None
     said = process.stderr.readline()
     while "libpng" in said:
         said = process.stderr.readline()

@@ -3,9 +3,11 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import numpy as np
 import pytest
 
-from tests.e2e.conftest import Serve, Server, noise, png
+from service.codec import writable
+from tests.e2e.conftest import Serve, Server, noise, pixels_of, png
 from tests.e2e.test_problems import GOOD, problem
 
 PAGE = "https://photos.example"
@@ -73,8 +75,65 @@ def test_the_tag_depends_on_all_that_the_answer_does(server: Server) -> None:
         assert tag({"camera": "iphone", "strength": "1"}, {"Accept": "*/*"}) == tags[0], (
             "what is said and what is meant"
         )
+        named = tag({"format": "jpeg"}, {})
+        for alias in ("jpg", "JPEG", " Jpg ", "jfif"):
+            assert tag({"format": alias, "camera": "iPhone"}, {}) == named
         raw = client.post("/enhance", content=png(picture), headers={"Content-Type": "image/png"})
         assert raw.headers["etag"] == tags[0], "however it was sent"
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        *[(name, "jpeg") for name in ("jpg", "JPEG", "Jpg", "jpe", "jfif", " jpeg")],
+        *[(name, "tiff") for name in ("tif", "TIF", "Tiff")],
+        *[(name, "heic") for name in ("heif", "HEIF", "hif", "HEIC")],
+        *[(name, name.lower()) for name in ("PNG", "WebP", "BMP", "Avif")],
+    ],
+)
+def test_formats_are_known_by_any_of_their_names(identity_server: Server, name: str, own: str) -> None:
+    if own == "heic" and not writable("heic"):
+        pytest.skip("this installation can't write HEIC")
+    with identity_server.client() as client:
+        form = client.post("/enhance", files={"image": png(noise(70, 70))}, data={"format": name, "camera": "IPHONE"})
+        query = client.post("/enhance", content=png(noise(70, 70)), params={"format": name, "camera": " iPhone "})
+    assert form.headers["content-type"] == query.headers["content-type"] == f"image/{own}"
+    assert form.headers["x-pix2dslr-camera"] == "iphone"
+    assert form.content == query.content
+
+
+@pytest.mark.parametrize(
+    ("accept", "answered"),
+    [
+        ("image/jpg", "image/jpeg"),
+        ("image/pjpeg;q=0.9, image/x-png;q=0.8", "image/jpeg"),
+        ("image/tif", "image/tiff"),
+        ("image/x-ms-bmp", "image/bmp"),
+        ("image/heif", "image/heic"),
+        ("IMAGE/JPG", "image/jpeg"),
+    ],
+)
+def test_media_types_that_are_not_registered_are_understood(
+    identity_server: Server, accept: str, answered: str
+) -> None:
+    with identity_server.client() as client:
+        answer = client.post("/enhance", files={"image": png(noise(70, 70))}, headers={"Accept": accept})
+    assert answer.headers["content-type"] == answered
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("image/jpg", "image/pjpeg", "image/x-png", "image/tif", "image/heif", "image/x-ms-bmp", "IMAGE/PNG"),
+        *("binary/octet-stream", "application/octet-stream; charset=binary", "Application/Octet-Stream", "", None),
+    ],
+)
+def test_a_body_is_taken_whatever_a_store_calls_it(identity_server: Server, kind: str | None) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    with identity_server.client() as client:
+        answer = client.post("/enhance", content=png(noise(20, 30)), headers=headers)
+    assert answer.status_code == 200
+    np.testing.assert_array_equal(pixels_of(answer.content), noise(20, 30))
 
 
 def test_another_generator_gives_another_tag(server: Server, identity_server: Server) -> None:

@@ -139,6 +139,15 @@ def test_a_problem_leaves_the_connection_usable(identity_server: Server, message
         np.testing.assert_array_equal(pixels_of(live.until("result")["picture"]), noise(20, 20))
 
 
+def test_names_in_any_case(identity_server: Server) -> None:
+    with open_live(identity_server) as live:
+        live.say(format="JPG", camera="iPhone", strength=0)
+        live.send(GOOD)
+        assert live.event()["tiles"] == 0
+        result = live.event()
+        assert (result["media_type"], result["camera"], result["tiles"]) == ("image/jpeg", "iphone", 0)
+
+
 def test_an_unknown_camera_is_the_frames_problem(live: Live) -> None:
     live.say(camera="kodak")
     live.send(GOOD)

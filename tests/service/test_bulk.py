@@ -76,6 +76,7 @@ def test_a_tree_is_listed_by_name(source: Path, target: Place) -> None:
     (source / ".trash").mkdir()
     (source / ".trash" / "x.png").write_bytes(b"")
     (source / "gone.png").symlink_to("nowhere")
+    os.mkfifo(source / "pipe.png")
     (source / "link.png").symlink_to("b.png")
     (source / "loop").symlink_to(source)
     assert said(rows(source, target)) == [
@@ -83,6 +84,7 @@ def test_a_tree_is_listed_by_name(source: Path, target: Place) -> None:
         ("todo", "b.png", "b.png"),
         ("failed", "gone.png", "unreadable"),
         ("todo", "link.png", "link.png"),
+        ("failed", "pipe.png", "unreadable"),
         ("todo", "sub/c.PNG", "sub/c.PNG"),
         ("other", "", ""),
     ]

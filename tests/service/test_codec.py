@@ -15,7 +15,7 @@ import skimage.data
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from service.codec import (
     FORMATS,
@@ -469,6 +469,60 @@ def sixteen_bit_tiff(**options: Any) -> bytes:
         pixels = np.moveaxis(pixels, 2, 0)
     tifffile.imwrite(written, pixels, photometric="rgb", **options)
     return written.getvalue()
+
+
+WAYS_TO_SAVE: dict[str, dict[str, Any]] = {
+    "baseline": {},
+    "4:4:4": {"subsampling": 0, "quality": 100},
+    "optimized": {"optimize": True},
+    "progressive": {"progressive": True},
+    "restarts": {"restart_marker_blocks": 1},
+    "progressive with restarts": {"progressive": True, "restart_marker_blocks": 3},
+}
+
+
+def saved_jpeg(image: Image.Image, **how: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", **how)
+    return file.getvalue()
+
+
+def decoded(data: bytes) -> Pixels:
+    return np.asarray(decode(data, read_header(data, PictureLimits(MAX_PIXELS))).pixels, np.uint8)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("how", WAYS_TO_SAVE)
+def test_a_jpeg_that_lacks_only_its_end_mark_is_whole(how: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = saved_jpeg(Image.fromarray(photo()).convert(mode), **WAYS_TO_SAVE[how])
+    whole = decoded(data)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    for ending in (b"", b"\xff", b"\xff\xff", bytes(1), bytes(5000)):
+        cut = data[:-2] + ending
+        np.testing.assert_array_equal(decoded(cut), whole)
+        if mode != "CMYK":  # whose colours are not Pillow's
+            with Image.open(io.BytesIO(cut)) as image:
+                np.testing.assert_array_equal(np.asarray(image.convert("RGB")), whole)
+
+
+@pytest.mark.parametrize("how", WAYS_TO_SAVE)
+def test_a_jpeg_that_lacks_samples_is_refused_wherever_it_ends(how: str) -> None:
+    data = saved_jpeg(Image.fromarray(photo()), **WAYS_TO_SAVE[how])
+    first, last = data.index(b"\xff\xda") + 14, len(data) - 2
+    for end in (*range(first, last, 97), *range(last - 40, last)):
+        for filled in (b"", bytes(1000)):
+            with pytest.raises(MalformedPicture):
+                decoded(data[:end] + filled)
+
+
+def test_a_progressive_jpeg_that_lacks_whole_scans_is_refused() -> None:
+    data = saved_jpeg(Image.fromarray(photo()), progressive=True)
+    scans = [place for place in range(len(data)) if data.startswith(b"\xff\xda", place)]
+    tables = [data.rindex(b"\xff\xc4", 0, place) for place in scans[1:]]
+    for place in (*scans[1:], *tables, *range(scans[-1], scans[-1] + 12)):
+        for filled in (b"", bytes(1000)):
+            with pytest.raises(MalformedPicture):
+                decoded(data[:place] + filled)
 
 
 # enough bytes that a cut falls into headers, tables and samples alike

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.cancellation import Cancellation
-from service.codec import PictureTooLarge, UnsupportedFormat
+from service.codec import Format, PictureTooLarge, UnsupportedFormat
 from service.commands.common import complete_camera, explain, shown
 from service.commands.files import CantWrite, NotOurs, Stamp, find, format_of, sweep, target_name, write_whole
 from service.commands.interruption import Interruption
@@ -128,6 +129,36 @@ def test_what_looks_like_a_picture(tmp_path: Path) -> None:
     found = find(tmp_path, without=tmp_path / "out")
     assert [path.relative_to(tmp_path).as_posix() for path in found.pictures] == ["a.jpg", "b.png", "sub/e.webp"]
     assert found.others == 1
+
+
+@pytest.mark.parametrize(
+    ("format_", "suffixes"),
+    [
+        ("jpeg", "jpg JPG jpeg jpe jfif jif jfi"),
+        ("heic", "heic HEIC heif hif HIF heics heifs"),
+        ("tiff", "tif tiff"),
+        ("avif", "avif avifs"),
+        ("png", "png apng"),
+        ("bmp", "bmp dib"),
+        ("webp", "webp"),
+    ],
+)
+def test_suffixes_of_cameras_and_programs(format_: Format, suffixes: str) -> None:
+    assert {format_of(Path(f"a.{suffix}")) for suffix in suffixes.split()} == {format_}
+    assert target_name(Path("DSC0001.HIF"), "heic") == Path("DSC0001.HIF")
+
+
+def test_what_is_no_file_is_found_and_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").symlink_to("/dev/zero")
+    (tmp_path / "c.jpg").touch()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "d.jpg"))
+        found = find(tmp_path)
+    assert [path.name for path in found.pictures] == ["c.jpg"]
+    assert [(path.name, explain(error)) for path, error in found.failed] == [
+        (name, "It is no file but a pipe, a socket or a device") for name in ("a.jpg", "b.jpg", "d.jpg")
+    ]
 
 
 def test_matching_by_place_and_name(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from service.codec import Header, Picture
 from service.enhancer import Enhancement, Enhancer
 from service.generator import Generator
-from service.scheduler import Cancelled, Scheduler
+from service.scheduler import Cancelled, QueueFull, Scheduler
+from service.tiling import plan
 from tests.onnx_files import CONTEXT, write_generator
 
 
@@ -72,9 +73,23 @@ def test_strength_0_is_the_source_and_half_is_half(tmp_path: Path) -> None:
     generator = Generator(write_generator(tmp_path / "m.onnx", invert=True), device="cpu", threads=1)
     scheduler = Scheduler([lambda _: generator])
     pixels = np.full((300, 200, 3), 200, np.uint8)
-    levels = [int(enhance(scheduler, pixels, strength=s).picture.pixels[150, 100, 0]) for s in (0, 0.5, 1)]
+    answers = [enhance(scheduler, pixels, strength=s) for s in (0, 0.001, 0.5, 1)]
     scheduler.close()
-    assert levels == [200, 128, 55]
+    assert [int(answer.picture.pixels[150, 100, 0]) for answer in answers] == [200, 200, 128, 55]
+    assert [answer.tiles for answer in answers] == [0, *[plan(300, 200).tiles] * 3], "at 0 nothing is computed"
+
+
+def test_strength_0_needs_no_room_in_the_queue(tmp_path: Path) -> None:
+    generator = Generator(write_generator(tmp_path / "m.onnx"), device="cpu", threads=1)
+    scheduler = Scheduler([lambda _: generator], max_tiles=1)
+    enhancer, picture = Enhancer(scheduler), picture_of(np.full((300, 200, 3), 200, np.uint8))
+    with scheduler.admit(1, "test", 60):
+        with pytest.raises(QueueFull):
+            enhancer.admit(300, 200, "test", 32, 60)
+        with enhancer.admit(300, 200, "test", 32, 60, strength=0) as job:
+            assert enhancer.enhance(picture, job, strength=0).picture is picture
+            assert scheduler.waiting == 1
+    scheduler.close()
 
 
 def test_progress_counts_every_tile(identity_scheduler: Scheduler, photo: npt.NDArray[np.uint8]) -> None:

@@ -111,12 +111,17 @@ class EnhanceOptions(BaseModel):
         extra="forbid",
     )
     camera: Annotated[
-        str | None, Field(description="Whose generator; GET /cameras lists them.", examples=["iphone"], title="Camera")
+        str | None,
+        Field(
+            description="Whose generator, in upper or lower case; GET /cameras lists them.",
+            examples=["iphone"],
+            title="Camera",
+        ),
     ] = None
     strength: Annotated[
         float,
         Field(
-            description="0 gives the picture as it came, 1 the generator's answer.",
+            description="0 gives the picture as it came and computes nothing, 1 the generator's answer.",
             examples=[0.5],
             ge=0.0,
             le=1.0,
@@ -134,7 +139,7 @@ class EnhanceOptions(BaseModel):
     format: Annotated[
         Literal["jpeg", "png", "webp", "tiff", "bmp", "heic", "avif"] | None,
         Field(
-            description="The answer's format. Default: by the Accept header, else as it came.",
+            description="The answer's format, also as jpg, tif, PNG. Default: by the Accept header, else as it came.",
             examples=["png"],
             title="Format",
         ),
@@ -166,12 +171,17 @@ class EvaluateOptions(BaseModel):
         extra="forbid",
     )
     camera: Annotated[
-        str | None, Field(description="Whose generator; GET /cameras lists them.", examples=["iphone"], title="Camera")
+        str | None,
+        Field(
+            description="Whose generator, in upper or lower case; GET /cameras lists them.",
+            examples=["iphone"],
+            title="Camera",
+        ),
     ] = None
     strength: Annotated[
         float,
         Field(
-            description="0 gives the picture as it came, 1 the generator's answer.",
+            description="0 gives the picture as it came and computes nothing, 1 the generator's answer.",
             examples=[0.5],
             ge=0.0,
             le=1.0,
