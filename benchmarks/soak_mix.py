@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import random
 import subprocess
@@ -15,20 +16,23 @@ from typing import Any, Final, Literal
 import cv2
 import httpx
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.pictures import photo
 from benchmarks.server import COMMAND
 from service.codec import Format, Header, Picture, encode
 from service.tiling import plan
+from tests.heic_grid import grid_heic
 
 SIZES: Final[Mapping[str, tuple[int, int, float, Sequence[Format]]]] = {
     "64x64": (64, 64, 22, ("jpeg", "png", "webp", "tiff", "bmp", "heic", "avif")),
     "160x120": (120, 160, 15, ("jpeg", "png", "webp", "tiff", "bmp", "heic", "avif")),
     "256x256": (256, 256, 20, ("jpeg", "png", "webp", "tiff", "bmp", "heic", "avif")),
     "640x480": (480, 640, 20, ("jpeg", "png", "webp", "tiff", "bmp", "heic", "avif")),
-    "1024x768": (768, 1024, 12, ("jpeg", "png", "webp", "heic")),
-    "2 megapixels": (1080, 1920, 7, ("jpeg", "webp")),
-    "6 megapixels": (2121, 2828, 2, ("jpeg", "png")),
+    "1024x768": (768, 1024, 12, ("jpeg", "png", "webp", "heic", "avif")),
+    "2 megapixels": (1080, 1920, 7, ("jpeg", "webp", "heic", "avif")),
+    "6 megapixels": (2112, 2816, 2, ("jpeg", "png", "heic", "avif")),
+    "12 megapixels": (3072, 4096, 0.4, ("jpeg", "heic")),
     "24 megapixels": (4000, 6000, 0.1, ("jpeg",)),
 }
 """Height, width, how often, and the formats that pictures come in."""
@@ -126,8 +130,7 @@ def make_mix(folder: Path, largest: float) -> Mix:
             options = OPTIONS[seed % len(OPTIONS)]
             source = folder / f"in-{seed % len(OPTIONS)}" / f"{seed}.{_SUFFIXES.get(format_, format_)}"
             source.parent.mkdir(exist_ok=True)
-            picture = Picture(photo(height, width, seed), Header(format_, height, width))
-            source.write_bytes(encode(picture, format_, 90))
+            source.write_bytes(_file(photo(height, width, seed), format_))
             made.append((f"{size} {format_}", weight / len(formats), (height, width), options, source))
     asks = []
     for number, options in enumerate(OPTIONS):
@@ -145,6 +148,14 @@ def make_mix(folder: Path, largest: float) -> Mix:
     ]  # fmt: skip
     asks += [_zip([each for each in made if each[3] is OPTIONS[0]][:4]), _evaluate(folder)]
     return Mix(asks + bad())
+
+
+def _file(pixels: npt.NDArray[np.uint8], format_: Format) -> bytes:
+    """Write a picture; a large HEIC as a grid of tiles, as phones do."""
+    height, width = pixels.shape[:2]
+    if format_ == "heic" and height * width > 1e6:
+        return grid_heic(pixels, math.gcd(height, width))
+    return encode(Picture(pixels, Header(format_, height, width)), format_, 90)
 
 
 def _answer(folder: Path, number: int, options: Mapping[str, str]) -> None:

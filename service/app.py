@@ -17,6 +17,7 @@ from service.edge.clients import LimitClients
 from service.edge.headers import SecurityHeaders, TrustedHosts
 from service.edge.house import House
 from service.edge.keys import Authenticate
+from service.memory import return_free_pages
 from service.middleware import OTHER_ORIGIN, AnswerErrors, Drain, Methods, RequestId, SameOrigin, TrailingSlash
 from service.observation import Observe
 from service.routes import catalogue, docs, enhance, evaluate, health, live, page
@@ -44,6 +45,7 @@ OPEN_FOLDERS: Final = ("/page/",)
 """Likewise all below these."""
 
 _KEYS_LOOK_EVERY_S: Final = 1.0
+_MEMORY_RETURNED_EVERY_S: Final = 10.0
 
 
 EXPOSED_HEADERS: Final = (
@@ -76,6 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         state.start_in_thread()
         async with anyio.create_task_group() as group:
             group.start_soon(_watch_keys, house)
+            group.start_soon(_return_memory)
             yield
             group.cancel_scope.cancel()
         await anyio.to_thread.run_sync(state.stop)
@@ -158,6 +161,12 @@ def _edge(state: State, house: House) -> list[Middleware]:
 
 def _observe(state: State) -> Middleware:
     return Middleware(Observe, state=state, known=KNOWN_PATHS, folders=OPEN_FOLDERS)
+
+
+async def _return_memory() -> None:
+    while True:
+        await anyio.sleep(_MEMORY_RETURNED_EVERY_S)
+        await anyio.to_thread.run_sync(return_free_pages)
 
 
 async def _watch_keys(house: House) -> None:

@@ -84,7 +84,8 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("decoding/known", {f"service.{name}" for name in ("codec", "picture")} | DECODING),
         (
             "decoding/worker",
-            {f"service.{name}" for name in ("codec", "colour", "headers", "picture", "decoding.known")} | DECODING,
+            {f"service.{name}" for name in ("codec", "colour", "headers", "memory", "picture", "decoding.known")}
+            | DECODING,
         ),
         ("decoding/process", {"service.picture"} | DECODING),
         (

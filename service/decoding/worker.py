@@ -4,7 +4,6 @@ The service watches its memory and its time. Its own timer, one of the system's,
 and ends it whatever it hangs in.
 """
 
-import ctypes
 import mmap
 import signal
 import socket
@@ -31,6 +30,7 @@ from service.decoding.messages import (
     send,
 )
 from service.headers import format_of
+from service.memory import return_free_pages
 from service.picture import Format, MalformedPicture
 
 try:
@@ -39,7 +39,6 @@ except ImportError:  # Windows, where there are no such processes
     resource = None  # type: ignore[assignment]
 
 
-_C: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 _GRACE_S: Final = 5
 """It ends itself this much later than the service, where that still is there, ends it."""
 
@@ -59,7 +58,7 @@ def work(connection: socket.socket) -> None:
             send(connection, answer, *samples)
             del data, samples, answer
             signal.setitimer(signal.ITIMER_REAL, 0)
-            _give_back()
+            return_free_pages()
             ready = Ready()
     except Disconnected:
         pass
@@ -95,12 +94,6 @@ def _is_fit(format_: Format, formats: frozenset[Format], memory: int) -> bool:
     except (OSError, ValueError):
         return False
     return format_ not in formats or known.decodes(format_)
-
-
-def _give_back() -> None:
-    """Return freed memory to the system, which the C library keeps else: a few dozen megabytes for each worker."""
-    if _C is not None and hasattr(_C, "malloc_trim"):
-        _C.malloc_trim(0)
 
 
 def _end_first() -> None:
