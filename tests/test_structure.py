@@ -58,7 +58,7 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("picture", {"service.metadata"}),
         (
             "decoders",
-            {f"service.{name}" for name in ("colour", "heif", "metadata", "picture", "png", "tiff")},
+            {f"service.{name}" for name in ("colour", "heif", "jpeg", "metadata", "picture", "png", "tiff")},
         ),
         ("encoders", {"service.heif", "service.metadata", "service.picture", "service.png", "service.tiff"}),
         (
@@ -74,7 +74,7 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("view", {"service.codec", "service.colour", "service.tiling"}),
         ("alignment", set()),
         ("archive", set()),
-        ("negotiation", set()),
+        ("negotiation", {"service.picture"}),
         ("tiling", {"service.spec"}),
         ("quality", {"service.spec", "service.tiling"}),
         ("sessions", set()),
@@ -87,6 +87,7 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("keys", set()),
         ("edge/errors", set()),
         ("edge/budget", {"service.edge.errors"}),
+        ("edge/requests", set()),
         ("edge/rlimit", set()),
         ("edge/wire", {"service.edge.budget"}),
         ("admission", set()),
