@@ -90,7 +90,7 @@ def _requests() -> Iterator[tuple[str, bytes, frozenset[str]]]:
     yield "CONNECT", request(close, line="CONNECT localhost:22 HTTP/1.1"), ANY | frozenset({"not-found"})
     yield (
         "another host's address",
-        request(close, line="GET http://169.254.169.254/ HTTP/1.1"),
+        request(close, line="GET http://169.254.169.254/latest/meta-data HTTP/1.1"),
         ANY | frozenset({"not-found"}),
     )
     yield "two hosts", request("Host: evil", close, line="GET /nowhere HTTP/1.1"), ANY | frozenset({"not-found"})
