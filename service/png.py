@@ -13,7 +13,7 @@ import numpy.typing as npt
 from service import cicp
 from service.colour import usable
 from service.icc import SRGB, Chromaticities, grey_profile, parametric, rgb_profile
-from service.metadata import XMP_NAME, Metadata, Resolution, Text, iptc_resource, upright
+from service.metadata import COMMENT, XMP_NAME, Metadata, Resolution, Text, iptc_resource, upright
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _END: Final = b"\0\0\0\0IEND\xaeB`\x82"
@@ -287,8 +287,10 @@ def with_metadata(png: bytes, metadata: Metadata, profile: bytes | None) -> byte
 
 
 def _text_chunk(text: Text) -> bytes:
-    content = text.text.rstrip(b"\0")  # a JPEG's comment may end so; a PNG's text must not
-    content = zlib.compress(content) if text.compressed else content
+    # a JPEG's comment may end with zeros, a PNG's text must not
+    content = text.text.rstrip(b"\0") if text.keyword == COMMENT else text.text
+    if text.compressed:
+        content = zlib.compress(content)
     if text.language is not None:
         return _chunk(b"iTXt", text.keyword + bytes((0, text.compressed, 0)) + text.language + b"\0" + content)
     if text.compressed:
