@@ -196,8 +196,8 @@ def encode(
         quality: 1 to 100, for JPEG, WebP, HEIC and AVIF; WebP is lossless at 100. Colour is sampled as in the file
             that came, where the format stays the same; else in HEIC at every fourth pixel, in the others at every one
             from 90 on, and at every fourth below.
-        keep_metadata: whether EXIF, XMP and IPTC go along. The colour profile always does, unless it is sRGB's and
-            adds nothing.
+        keep_metadata: whether EXIF, XMP, IPTC and texts go along. The colour profile always does, unless it is sRGB's
+            and adds nothing.
         spend: whether the picture's pixels may be overwritten, which saves a copy of them.
 
     Raises:

@@ -101,12 +101,11 @@ class _Structure:
         return start if start + entry.size <= len(self.block) else None
 
 
-def upright_exif(exif: bytes | None, *, keep_thumbnail: bool = False) -> tuple[int, bytes | None]:
+def upright_exif(exif: bytes | None) -> tuple[int, bytes | None]:
     """Reset a block's orientation to 1, swap the sides it names where that turns the picture, drop its thumbnail.
 
     Args:
         exif: a TIFF structure, perhaps behind JPEG's mark for it.
-        keep_thumbnail: change nothing but the orientation; a TIFF file is such a structure too.
 
     Returns:
         the orientation, 1 to 8, and the block, whatever else is broken in it; None where there is no structure. An
@@ -122,10 +121,9 @@ def upright_exif(exif: bytes | None, *, keep_thumbnail: bool = False) -> tuple[i
         if value is not None and 1 <= value <= 8:
             orientation = value
             struct.pack_into(tiff.order + _WHOLE[entry.kind], tiff.block, entry.place + 8, 1)
-    if not keep_thumbnail:
-        if orientation >= 5:
-            _swap_sides(tiff)
-        _drop_thumbnail(tiff)
+    if orientation >= 5:
+        _swap_sides(tiff)
+    _drop_thumbnail(tiff)
     return orientation, bytes(tiff.block)
 
 

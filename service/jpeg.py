@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from service.metadata import EXTENSION_NAME, XMP_NAME, Metadata, Resolution, iptc_resource, upright
+from service.metadata import COMMENT, EXTENSION_NAME, XMP_NAME, Metadata, Resolution, Text, iptc_resource, upright
 from service.xmp import joined
 
 _MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -131,7 +131,7 @@ def metadata_of(data: bytes) -> tuple[int, Metadata]:
 
     EXIF, Photoshop's resources and XMP's extension may go on in further segments.
     """
-    exif, resources = list[bytes](), list[bytes]()
+    exif, resources, texts = list[bytes](), list[bytes](), list[Text]()
     extensions: dict[bytes, list[bytes]] = {}
     xmp, resolution = b"", None
     for marker, _, start, end in _segments(data):
@@ -152,11 +152,21 @@ def metadata_of(data: bytes) -> tuple[int, Metadata]:
             extensions.setdefault(name, []).append(part)
         elif marker == 0xED and (mark := _PHOTOSHOP.match(content)):
             resources.append(content[mark.end() :])
+        elif marker == 0xFE:
+            texts.append(_comment(content))
     for name, parts in extensions.items():
         if len(name) == 32 and name in xmp:
             xmp = joined(xmp, _whole(parts))
             break
-    return upright(b"".join(exif), xmp, iptc_resource(b"".join(resources)), resolution)
+    return upright(b"".join(exif), xmp, iptc_resource(b"".join(resources)), resolution, texts=texts)
+
+
+def _comment(content: bytes) -> Text:
+    """A comment, of no language, where it is UTF-8 beyond ASCII: a PNG would take it for Latin-1 without any."""
+    try:
+        return Text(COMMENT, content, None if content.isascii() or not content.decode() else b"\0")
+    except UnicodeDecodeError:
+        return Text(COMMENT, content)
 
 
 def _whole(parts: list[bytes]) -> bytes:

@@ -1,6 +1,7 @@
-"""What a file says about its picture besides the colours: EXIF, XMP, IPTC and resolution; put right, written again."""
+"""What a file says about its picture besides the colours: EXIF, XMP, IPTC, texts and resolution; put right."""
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Self
 
@@ -16,11 +17,15 @@ XMP_NAME: Final = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENSION_NAME: Final = b"http://ns.adobe.com/xmp/extension/\0"
 """Likewise before the name of an extension, its length, and where in it the segment's part belongs."""
 _IPTC_RESOURCE: Final = 0x0404
-
+COMMENT: Final = b"Comment"
+"""What PNG calls the text that JPEG has a segment for."""
+_MOST_TEXTS: Final = 1000
+"""As many as libpng reads by itself."""
+_LARGEST_TEXTS: Final = 1 << 24
+"""Bytes of texts that are kept, of all together."""
 
 Sampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 """Of colour differences: at every pixel, every second of a row, or every fourth."""
-
 
 _INCH: Final = 0.0254
 _MOST_PER_METRE: Final = 10_000_000
@@ -88,6 +93,33 @@ def _whole(per_metre: float, metres: float) -> float:
 
 
 @dataclass(frozen=True)
+class Text:
+    """What a file says in words, in the bytes that it says it in.
+
+    Attributes:
+        keyword: what PNG calls it.
+        text: in Latin-1, or in UTF-8 where there is a language; a JPEG does not say.
+        language: the language's tag and the keyword in that language, behind a zero byte; each may be empty.
+        compressed: whether it is to be deflated.
+    """
+
+    keyword: bytes
+    text: bytes
+    language: bytes | None = None
+    compressed: bool = False
+
+
+def _bounded(texts: Iterable[Text]) -> tuple[Text, ...]:
+    kept, room = list[Text](), _LARGEST_TEXTS
+    for each in texts:
+        size = len(each.text) + len(each.language or b"")
+        if len(kept) < _MOST_TEXTS and size <= room:
+            kept.append(each)
+            room -= size
+    return tuple(kept)
+
+
+@dataclass(frozen=True)
 class Metadata:
     """What a file says about its picture, None where it says nothing.
 
@@ -96,12 +128,14 @@ class Metadata:
         xmp: an XML packet, likewise.
         iptc: IIM records.
         resolution: by the file's own header, else by EXIF.
+        texts: what else it says in words.
     """
 
     exif: bytes | None = None
     xmp: bytes | None = None
     iptc: bytes | None = None
     resolution: Resolution | None = None
+    texts: tuple[Text, ...] = ()
 
     def stripped(self) -> "Metadata":
         """What is left where nothing of a person is to be passed on."""
@@ -117,6 +151,7 @@ def upright(
     iptc: bytes | None = None,
     resolution: Resolution | None = None,
     *,
+    texts: Iterable[Text] = (),
     turned: bool = False,
 ) -> tuple[int, Metadata]:
     """Return the orientation that EXIF names, and metadata that suits the picture once it is upright.
@@ -124,6 +159,7 @@ def upright(
     Args:
         exif, xmp, iptc: as they are in the file.
         resolution: by the file's own header.
+        texts: as they are in the file; those beyond 1000, or 16 MiB of all together, are left out.
         turned: whether the picture is upright already, whatever EXIF and XMP say.
     """
     orientation, block = exif_blocks.upright_exif(exif)
@@ -133,7 +169,7 @@ def upright(
     elif resolution is None and (named := exif_blocks.resolution_of(block)):
         x, y, unit = named
         resolution = Resolution.of(x, y, {2: _INCH, 3: 0.01}.get(unit))
-    return orientation, Metadata(block, packet, iptc, resolution)
+    return orientation, Metadata(block, packet, iptc, resolution, _bounded(texts))
 
 
 def without_orientation(metadata: Metadata, *, keep_upright: bool = False) -> Metadata:
@@ -190,7 +226,7 @@ def iptc_resource(resources: bytes) -> bytes | None:
 
 
 def jpeg_segment(marker: int, content: bytes) -> bytes:
-    """Return an application segment, APP0 being marker 0xE0."""
+    """Return a segment, APP0 being marker 0xE0."""
     return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
 
 
@@ -207,7 +243,8 @@ def jpeg_segments(metadata: Metadata) -> bytes:
         resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(metadata.iptc)) + metadata.iptc
         resource += bytes(len(metadata.iptc) % 2)
         written += _in_parts(0xED, b"Photoshop 3.0\0", resource)
-    return written
+    comments = (each.text for each in metadata.texts if each.keyword.lower() == COMMENT.lower())
+    return written + b"".join(_in_parts(0xFE, b"", comment) for comment in comments)
 
 
 def _extension_segments(extension: bytes) -> bytes:

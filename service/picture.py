@@ -176,7 +176,7 @@ class Header:
         format: its format, by its own bytes.
         height, width: pixels once upright.
         orientation: the orientation that its samples need, 1 (upright) to 8, as EXIF counts them.
-        metadata: EXIF, XMP and IPTC, all of them upright.
+        metadata: EXIF, XMP and IPTC, all of them upright, texts and resolution.
         icc_profile: the colour profile of its RGB or grey samples, None for sRGB or one that can't be used.
         clear_grey: the grey level, as decoded, that a grey PNG declares transparent, None where it declares none.
         grey: whether it has grey samples alone.

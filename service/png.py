@@ -1,5 +1,6 @@
 """PNG: its header, colours and metadata, what a broken file claims, and grey with alpha, which OpenCV lacks."""
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,13 +13,16 @@ import numpy.typing as npt
 from service import cicp
 from service.colour import usable
 from service.icc import SRGB, Chromaticities, grey_profile, parametric, rgb_profile
-from service.metadata import XMP_NAME, Metadata, Resolution, iptc_resource, upright
+from service.metadata import COMMENT, XMP_NAME, Metadata, Resolution, Text, iptc_resource, upright
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _END: Final = b"\0\0\0\0IEND\xaeB`\x82"
 _XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
 _IPTC_KEYWORD: Final = b"Raw profile type iptc"
 _RAW_KEYWORD: Final = b"raw profile type "
+_STALE: Final = re.compile(rb"(?i:thumb::.*|(?:exif|tiff):orientation|exif:thumbnail:.*)", re.DOTALL)
+"""Keywords of texts that speak of the picture as it was: as a thumbnail of another, before it was turned."""
+_LONGEST_KEYWORD: Final = 79
 _MOST_CHUNKS: Final = 200_000
 """Each costs a step, and more in a decoder; of the smallest that writers make, 64 MiB hold a tenth."""
 _UNUSED: Final = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"fdAT")
@@ -26,6 +30,8 @@ _NEAR: Final = 0.0025
 """Programs round what they write for sRGB; no other space is as near."""
 _MAX_BLOCK: Final = 1 << 24
 """Bytes of metadata that are inflated, of all compressed chunks together."""
+_BROKEN_COUNTS: Final = 1 << 20
+"""As so many bytes counts a block that turns out to be broken; zlib doesn't say how many it inflated before."""
 
 
 def chunks_fit(data: bytes) -> bool:
@@ -33,15 +39,22 @@ def chunks_fit(data: bytes) -> bool:
 
     The last one may be cut or missing: whether all samples are there is for the decoder to say.
     """
-    place = 8
-    for _ in range(_MOST_CHUNKS):
-        if place + 12 > len(data):
-            return place <= len(data)
-        length = int.from_bytes(data[place : place + 4], "big")
-        if data[place + 4 : place + 8] == b"IEND":
+    end = 8
+    for number, (kind, _, end) in enumerate(_chunks(data), 1):  # noqa: B007  end: of the last
+        if kind == b"IEND":
             return True
-        place += 12 + length
-    return False
+        if number == _MOST_CHUNKS:
+            return False
+    return end <= len(data)
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each chunk's kind, where it begins and where it ends, up to the end chunk."""
+    place, kind = 8, b""
+    while place + 12 <= len(data) and kind != b"IEND":
+        kind, end = data[place + 4 : place + 8], place + 12 + int.from_bytes(data[place : place + 4], "big")
+        yield kind, place, end
+        place = end
 
 
 def without_unused(data: bytes) -> bytes:
@@ -50,17 +63,13 @@ def without_unused(data: bytes) -> bytes:
     What is left of an animation is its default picture, the one for programs that show stills. An end chunk that is cut
     or missing is added: OpenCV reads nothing without it, though all samples may be there.
     """
-    pieces, kept, place, ended = [], 0, 8, False
-    while place + 12 <= len(data):
-        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
-        kind = data[place + 4 : place + 8]
-        ended = ended or kind == b"IEND"
+    pieces, kept, kind, end = list[bytes](), 0, b"", 8
+    for kind, place, end in _chunks(data):
         if kind in _UNUSED:
             pieces.append(data[kept:place])
             kept = end
-        place = end
-    if not ended:
-        return b"".join((*pieces, data[kept:place], _END))
+    if kind != b"IEND":
+        return b"".join((*pieces, data[kept:end], _END))
     return b"".join((*pieces, data[kept:])) if pieces else data
 
 
@@ -114,13 +123,11 @@ def read_header(data: bytes) -> Found:
 def _before_samples(data: bytes) -> dict[bytes, bytes]:
     """Return the first undamaged chunk of each kind."""
     found: dict[bytes, bytes] = {}
-    place = 8
-    while data[place + 4 : place + 8] not in (b"IDAT", b""):
-        end = place + 8 + int.from_bytes(data[place : place + 4], "big")
-        kind, content = data[place + 4 : place + 8], data[place + 8 : end]
-        if kind not in found and zlib.crc32(data[place + 4 : end]).to_bytes(4, "big") == data[end : end + 4]:
-            found[kind] = content
-        place = end + 4
+    for kind, place, end in _chunks(data):
+        if kind == b"IDAT":
+            break
+        if kind not in found and zlib.crc32(data[place + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big"):
+            found[kind] = data[place + 8 : end - 4]
     return found
 
 
@@ -131,7 +138,7 @@ def _profile_of(chunks: dict[bytes, bytes], depth: int, *, grey: bool) -> bytes 
         narrow = 0 if numbers[3] else max(8, depth)
         return cicp.profile_of(numbers[0], numbers[1], grey=grey, narrow=narrow)
     if b"iCCP" in chunks:
-        profile = usable(_text(b"zTXt", chunks[b"iCCP"], _MAX_BLOCK)[1], grey=grey)
+        profile = usable(_inflated(chunks[b"iCCP"].partition(b"\0")[2][1:], _MAX_BLOCK)[0], grey=grey)
         if profile:
             return profile
     if b"sRGB" in chunks:
@@ -174,58 +181,59 @@ def metadata_of(data: bytes) -> tuple[int, Metadata]:
     """Return the orientation and the metadata of a PNG file; they may also lie behind the samples."""
     found: dict[str, bytes] = {}  # by what it is
     raw: dict[str, bytes] = {}  # likewise, in hexadecimal digits, which count where there is nothing better
+    texts = list[Text]()
     resolution, left = None, _MAX_BLOCK
-    for kind, content in _chunks(data):
+    for kind, place, end in _chunks(data):
         if kind == b"eXIf":
-            found["exif"] = content
-        elif kind == b"pHYs" and len(content) >= 9:
-            x, y, unit = struct.unpack_from(">IIB", content)
+            found["exif"] = data[place + 8 : end - 4]
+        elif kind == b"pHYs" and end - place >= 12 + 9:
+            x, y, unit = struct.unpack_from(">IIB", data, place + 8)
             resolution = resolution or Resolution.of(x, y, {1: 1.0}.get(unit))
         elif kind in (b"iTXt", b"zTXt", b"tEXt"):
-            keyword, text, inflated = _text(kind, content, left)
+            text, inflated = _text(kind, data[place + 8 : end - 4], left)
             left -= inflated
-            if text and keyword == _XMP_KEYWORD:
-                found["xmp"] = text
-            elif text and keyword.lower().startswith(_RAW_KEYWORD):
-                name, block = _raw_profile(text)
+            if text is None:
+                continue
+            if text.keyword == _XMP_KEYWORD:
+                found["xmp"] = text.text or found.get("xmp", b"")
+            elif text.keyword.lower().startswith(_RAW_KEYWORD):
+                name, block = _raw_profile(text.text)
                 raw.setdefault(name, block)
+            elif 0 < len(text.keyword) <= _LONGEST_KEYWORD and not _STALE.fullmatch(text.keyword):
+                texts.append(text)
     found = raw | found
-    return upright(found.get("exif"), found.get("xmp"), found.get("iptc"), resolution)
+    return upright(found.get("exif"), found.get("xmp"), found.get("iptc"), resolution, texts=texts)
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    place = 8
-    while place + 12 <= len(data):
-        length = int.from_bytes(data[place : place + 4], "big")
-        kind = data[place + 4 : place + 8]
-        yield kind, data[place + 8 : place + 8 + length] if kind != b"IDAT" else b""
-        place += 12 + length
+def _text(kind: bytes, content: bytes, most: int) -> tuple[Text | None, int]:
+    """Read a text chunk (PNG, 11.3.3); also return how many bytes count as inflated, `most` at most.
 
-
-def _text(kind: bytes, content: bytes, most: int) -> tuple[bytes, bytes | None, int]:
-    """Return a text chunk's keyword, its text where no more than `most` bytes had to be inflated, and how many were.
-
-    The layout is PNG's, 11.3.3.
+    What is broken, or longer than that, is None.
     """
     keyword, _, rest = content.partition(b"\0")
-    if kind == b"tEXt":
-        return keyword, rest, 0
-    compressed = kind == b"zTXt"
-    if kind == b"iTXt":
-        compressed, rest = rest[:1] == b"\1", rest[2:]
-        rest = rest.partition(b"\0")[2].partition(b"\0")[2]
-    else:
+    language, compressed = None, kind == b"zTXt"
+    if kind == b"zTXt":
         rest = rest[1:]
-    if not compressed:
-        return keyword, rest, 0
+    elif kind == b"iTXt":
+        compressed = rest[:1] == b"\1"
+        *tags, rest = rest[2:].split(b"\0", 2)
+        if len(tags) < 2:
+            return None, 0
+        language = b"\0".join(tags)
+    text, inflated = _inflated(rest, most) if compressed else (rest, 0)
+    return None if text is None else Text(keyword, text, language, compressed), inflated
+
+
+def _inflated(content: bytes, most: int) -> tuple[bytes | None, int]:
+    """Inflate a block, None where it is broken or longer than `most` bytes; also return how many count as inflated."""
     if most <= 0:  # zlib would take 0 for no limit
-        return keyword, None, 0
+        return None, 0
     inflater = zlib.decompressobj()
     try:
-        text = inflater.decompress(rest, most)
+        block = inflater.decompress(content, most)
     except zlib.error:
-        return keyword, None, 0
-    return keyword, text if inflater.eof else None, len(text)
+        return None, min(_BROKEN_COUNTS, most)
+    return block if inflater.eof else None, len(block)
 
 
 def _raw_profile(text: bytes) -> tuple[str, bytes]:
@@ -266,14 +274,28 @@ def with_metadata(png: bytes, metadata: Metadata, profile: bytes | None) -> byte
         )
     if metadata.exif:
         chunks.append(_chunk(b"eXIf", metadata.exif))
+    texts = list(metadata.texts)
     if metadata.xmp:
-        chunks.append(_chunk(b"iTXt", _XMP_KEYWORD + b"\0\0\0\0\0" + metadata.xmp))
+        texts.append(Text(_XMP_KEYWORD, metadata.xmp, b"\0"))
     if metadata.iptc:
         digits = metadata.iptc.hex().encode()
         lines = b"\n".join(digits[place : place + 72] for place in range(0, len(digits), 72))
         text = b"\niptc\n%8d\n" % len(metadata.iptc) + lines + b"\n"
-        chunks.append(_chunk(b"zTXt", _IPTC_KEYWORD + b"\0\0" + zlib.compress(text)))
+        texts.append(Text(_IPTC_KEYWORD, text, compressed=True))
+    chunks += map(_text_chunk, texts)
     return b"".join((png[:33], *chunks, png[33:])) if chunks else png
+
+
+def _text_chunk(text: Text) -> bytes:
+    # a JPEG's comment may end with zeros, a PNG's text must not
+    content = text.text.rstrip(b"\0") if text.keyword == COMMENT else text.text
+    if text.compressed:
+        content = zlib.compress(content)
+    if text.language is not None:
+        return _chunk(b"iTXt", text.keyword + bytes((0, text.compressed, 0)) + text.language + b"\0" + content)
+    if text.compressed:
+        return _chunk(b"zTXt", text.keyword + b"\0\0" + content)
+    return _chunk(b"tEXt", text.keyword + b"\0" + content)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

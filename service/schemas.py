@@ -79,7 +79,7 @@ class EnhanceOptions(_Options):
     metadata: Annotated[
         Literal["keep", "strip"],
         Field(
-            description="Whether EXIF, XMP and IPTC go along; the colour profile does, so that colours stay right.",
+            description="Whether EXIF, XMP, IPTC and texts go along; the colour profile always does.",
             examples=["strip"],
         ),
     ] = "keep"

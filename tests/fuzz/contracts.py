@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from service import negotiation, problems, spec
 from service.decoding import messages
-from service.metadata import Metadata, Resolution
+from service.metadata import Metadata, Resolution, Text
 from service.picture import Header, PictureTooLarge
 from tests.fuzz.mutations import mutated
 from tests.fuzz.target import Target, expect
@@ -119,6 +119,7 @@ _ANSWERS: Final = (
     messages.Answer(header=Header("png", 3, 4, 6, Metadata(b"MM", b"<x>", b"\x1c"), b"profile", 7, True)),
     messages.Answer(header=Header("jpeg", 3, 4, sampling="4:2:0", frames=3, inks=True)),
     messages.Answer(header=Header("jpeg", 3, 4, metadata=Metadata(resolution=Resolution(11_811, 5906.5)))),
+    messages.Answer(header=Header("png", 3, 4, metadata=Metadata(texts=(Text(b"Title", b"\xc4", b"de\0", True),)))),
     messages.Answer(decoded=messages.Decoded(bits=16, alpha=True, converted=False)),
     messages.Answer(failure=messages.failure_of(PictureTooLarge(5, 4))),
     messages.Answer(failure=messages.failure_of(MemoryError())),

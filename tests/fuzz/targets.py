@@ -105,10 +105,10 @@ def _metadata(data: bytes) -> str:
     expect(1 <= orientation <= 8, "no orientation")
     if exif is not None:
         expect(exif_blocks.upright_exif(exif)[0] == 1, "it is not upright afterwards")
-    exif_blocks.upright_exif(data, keep_thumbnail=True)
     xmp = xmp_packets.upright_xmp(data)
     iptc = metadata.iptc_resource(data)
-    for said in (metadata.Metadata(exif, xmp, iptc), metadata.Metadata(data, data, data)):
+    texts = tuple(metadata.Text(metadata.COMMENT, data, *more) for more in ((), (b"\0",), (b"en\0", True)))
+    for said in (metadata.Metadata(exif, xmp, iptc), metadata.Metadata(data, data, data, texts=texts)):
         segments = metadata.jpeg_segments(said)
         place = 0
         while place < len(segments):
@@ -116,9 +116,8 @@ def _metadata(data: bytes) -> str:
             place += 2 + int.from_bytes(segments[place + 2 : place + 4], "big")
         metadata.into_jpeg(b"\xff\xd8\xff\xe0\0\2", segments)
         metadata.without_orientation(said)
-    picture = Picture(
-        np.zeros((2, 2, 3), np.uint8), codec.Header("jpeg", 2, 2, metadata=metadata.Metadata(exif, xmp, iptc))
-    )
+    said = metadata.Metadata(exif, xmp, iptc, texts=texts)
+    picture = Picture(np.zeros((2, 2, 3), np.uint8), codec.Header("jpeg", 2, 2, metadata=said))
     for format_ in codec.FORMATS:
         if format_ not in ("heic", "avif") or len(data) % 8 == 0:  # these take ten times as long
             _round_trip(picture, format_)

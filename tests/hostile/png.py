@@ -114,6 +114,7 @@ def _bombs() -> Iterator[Case]:
         "zTXt of EXIF": chunk(b"zTXt", b"Raw profile type exif\0\0" + bomb),
         "40 times iTXt": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + bomb) * 40,
         "zTXt that does not end": chunk(b"zTXt", b"Comment\0\0" + bomb[:-100]),
+        "100 times zTXt that is broken at its end": chunk(b"zTXt", b"Comment\0\0" + zeros(15)[:-4] + b"null") * 100,
         "2000 times zTXt of 1 MB": chunk(b"zTXt", b"Raw profile type xmp\0\0" + zeros(1)) * 2000,
     }
     for name, block in texts.items():

@@ -13,8 +13,11 @@ import pytest
 from PIL import Image, IptcImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from service.codec import Format, Header, Picture, PictureLimits, decode, encode, read_header
+from service.decoding import messages
 from service.metadata import Metadata, Resolution, iptc_resource, jpeg_segment, jpeg_segments
+from tests import png_files
 from tests.hostile.jpeg import markers
+from tests.hostile.png import zeros
 from tests.service.test_exif import COMMENT, EXIF_IFD, MAKE, MAKER_NOTE, ORIENTATION, block_of, read, with_inner
 from tests.service.test_xmp import packet_of, words
 
@@ -50,12 +53,10 @@ def dpi(data: bytes) -> tuple[float, float]:
 
 
 def png_with(keyword: str, text: bytes, kind: bytes = b"zTXt") -> bytes:
-    plain = saved("png")
     content = keyword.encode() + (b"\0\0" + zlib.compress(text) if kind == b"zTXt" else b"\0" + text)
     if kind == b"iTXt":
         content = keyword.encode() + b"\0\0\0\0\0" + text
-    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-    return plain[:33] + chunk + plain[33:]
+    return png_files.with_chunks(saved("png"), png_files.chunk(kind, content))
 
 
 def jpeg_with(*segments: tuple[int, bytes]) -> bytes:
@@ -100,9 +101,8 @@ class TestResolution:
     @pytest.mark.parametrize("pixels", [0, 2**32 - 1])
     @pytest.mark.parametrize("target", PLACES)
     def test_an_absurd_one_is_left_out(self, pixels: int, target: Format) -> None:
-        plain = saved("png")
-        content = b"pHYs" + struct.pack(">IIB", pixels, pixels, 1)
-        data = plain[:33] + struct.pack(">I", 9) + content + struct.pack(">I", zlib.crc32(content)) + plain[33:]
+        chunk = png_files.chunk(b"pHYs", struct.pack(">IIB", pixels, pixels, 1))
+        data = png_files.with_chunks(saved("png"), chunk)
         assert said(data).resolution is None
         assert said(through(data, target)).resolution is None
 
@@ -194,6 +194,121 @@ class TestRawProfiles:
         text = str(opened(answer).info["Raw profile type iptc"])
         assert text.split("\n")[:3] == ["", "iptc", f"{len(IPTC):8d}"]
         assert bytes.fromhex("".join(text.split("\n")[3:])) == IPTC
+
+
+class TestTexts:
+    CHUNKS = (
+        (b"tEXt", b"Title\0Br\xfccke"),
+        (b"tEXt", b"Author\0one"),
+        (b"tEXt", b"Author\0other"),
+        (b"zTXt", b"Description\0\0" + zlib.compress(b"a bridge " * 300)),
+        (b"iTXt", b"Comment\0\0\0ja\0\xe6\xb3\xa8\0\xe6\xa9\x8b"),
+        (b"iTXt", b"Copyright\0\1\0en-GB\0\0" + zlib.compress(b"\xc2\xa9 2020")),
+        (b"tEXt", b"Software\0"),
+        (b"tEXt", b"parameters\0steps: 20"),
+    )
+
+    @staticmethod
+    def texts_of(data: bytes) -> list[tuple[bytes, bytes]]:
+        found, place = [], 8
+        while place < len(data):
+            end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+            if data[place + 4 : place + 8] in (b"tEXt", b"zTXt", b"iTXt"):
+                found.append((data[place + 4 : place + 8], data[place + 8 : end - 4]))
+            place = end
+        return found
+
+    @staticmethod
+    def png(*chunks: tuple[bytes, bytes]) -> bytes:
+        return png_files.with_chunks(saved("png"), *(png_files.chunk(*each) for each in chunks))
+
+    @staticmethod
+    def comments(data: bytes) -> list[bytes]:
+        return [data[start + 4 : end] for marker, start, end in markers(data) if marker == 0xFE]
+
+    def test_of_a_png_stay_as_they_were(self) -> None:
+        assert self.texts_of(through(self.png(*self.CHUNKS), "png")) == list(self.CHUNKS)
+
+    def test_behind_the_samples_too(self) -> None:
+        plain = saved("png")
+        chunks = b"".join(png_files.chunk(*each) for each in self.CHUNKS)
+        assert self.texts_of(through(plain[:-12] + chunks + plain[-12:], "png")) == list(self.CHUNKS)
+        assert self.texts_of(through(plain + chunks, "png")) == []
+
+    def test_pillow_reads_them(self) -> None:
+        image = opened(through(self.png(*self.CHUNKS), "png"))
+        assert image.info["Title"] == "Br\xfccke"
+        assert (image.info["Comment"], image.info["Comment"].lang) == ("\u6a4b", "ja")
+
+    def test_a_worker_tells_them(self) -> None:
+        header = read_header(self.png(*self.CHUNKS), LIMITS)
+        text = messages.Answer(header=header).model_dump_json(exclude_defaults=True).encode()
+        assert messages.parsed(messages.Answer, text).header == header
+
+    @pytest.mark.parametrize("format_", ["jpeg", "png"])
+    def test_are_stripped(self, format_: Format) -> None:
+        answer = through(self.png(*self.CHUNKS), format_, keep=False)
+        assert said(answer).texts == ()
+
+    @pytest.mark.parametrize("format_", ["webp", "tiff", "bmp", "heic", "avif"])
+    def test_of_formats_without_a_place_cost_nothing(self, format_: Format) -> None:
+        assert said(through(self.png(*self.CHUNKS), format_)).texts == ()
+
+    @pytest.mark.parametrize(
+        ("kind", "content"),
+        [
+            (b"tEXt", b"Thumb::MTime\x001700000000"),
+            (b"tEXt", b"exif:Orientation\x006"),
+            (b"zTXt", b"exif:thumbnail:Compression\0\0" + zlib.compress(b"6")),
+            (b"tEXt", b"Raw profile type icm\0\nicm\n 1\n00"),
+            (b"tEXt", b"\0no keyword"),
+            (b"tEXt", b"k" * 80 + b"\0too long"),
+            (b"zTXt", b"Title\0\0not deflated"),
+            (b"zTXt", b"Title\0\0" + zlib.compress(b"cut")[:-3]),
+            (b"iTXt", b"Title\0\0\0en"),
+            (b"zTXt", b"Title\0\0" + zeros(17)),
+            (b"tIME", bytes((7, 228, 1, 1, 0, 0, 0))),
+        ],
+    )
+    def test_what_is_stale_or_broken_goes_alone(self, kind: bytes, content: bytes) -> None:
+        answer = through(self.png((kind, content), *self.CHUNKS[:3]), "png")
+        assert self.texts_of(answer) == list(self.CHUNKS[:3])
+        assert b"tIME" not in answer
+
+    def test_too_many_are_left_out(self) -> None:
+        assert len(said(self.png(*[(b"tEXt", b"a\0b")] * 5000)).texts) == 1000
+        large = self.png(*[(b"tEXt", b"a\0" + bytes(6 << 20))] * 4)
+        assert [len(each.text) for each in said(large).texts] == [6 << 20] * 2
+
+    def test_many_broken_ones_take_no_time(self) -> None:
+        bomb = zeros(15)[:-4] + b"null"
+        data = self.png(*[(b"zTXt", b"a\0\0" + bomb)] * 500, self.CHUNKS[0])
+        assert [each.keyword for each in said(data).texts] == [b"Title"]
+
+    def test_a_jpegs_comments_stay_as_they_were(self) -> None:
+        comments = [
+            b"CREATOR: gd-jpeg v1.0",
+            b"\x8b\xb4 in Shift-JIS",
+            "\u6a4b".encode(),
+            b"ends with\0",
+            b"x" * 65_533,
+        ]
+        answer = through(jpeg_with(*((0xFE, each) for each in comments)), "jpeg")
+        assert self.comments(answer) == comments
+
+    def test_a_comment_goes_from_jpeg_to_png(self) -> None:
+        comments = [b"plain\0", "Br\xfccke".encode("latin-1"), "\u6a4b".encode()]
+        answer = through(jpeg_with(*((0xFE, each) for each in comments)), "png")
+        assert self.texts_of(answer) == [
+            (b"tEXt", b"Comment\0plain"),
+            (b"tEXt", b"Comment\0Br\xfccke"),
+            (b"iTXt", b"Comment\0\0\0\0\0\xe6\xa9\x8b"),
+        ]
+
+    def test_and_from_png_to_jpeg(self) -> None:
+        answer = through(self.png(*self.CHUNKS, (b"zTXt", b"comment\0\0" + zlib.compress(b"c" * 70_000))), "jpeg")
+        assert self.comments(answer) == ["\u6a4b".encode(), b"c" * 65_533, b"c" * 4467]
+        assert opened(answer).size == (40, 30)
 
 
 class TestOrientation:

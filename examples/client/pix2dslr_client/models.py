@@ -157,7 +157,7 @@ class EnhanceOptions(BaseModel):
     metadata: Annotated[
         Literal["keep", "strip"],
         Field(
-            description="Whether EXIF, XMP and IPTC go along; the colour profile does, so that colours stay right.",
+            description="Whether EXIF, XMP, IPTC and texts go along; the colour profile always does.",
             examples=["strip"],
             title="Metadata",
         ),
