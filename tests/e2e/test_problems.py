@@ -25,6 +25,7 @@ from tests.hostile.good import jpeg
 from tests.hostile.jpeg import frame, many_scans
 from tests.hostile.tiff import chain
 from tests.onnx_files import write_generator
+from tests.png_files import chunk, with_chunks
 
 GOOD = png(noise(20, 20))
 BIG = png(np.zeros((1600, 1600, 3), np.uint8))
@@ -184,8 +185,10 @@ def test_who_hangs_up_before_a_thread_is_free_gives_the_place_back(serve_session
 
 def test_decoding_that_takes_too_long(serve_session: Serve, identity_folder: Path) -> None:
     hasty = serve_session(models=identity_folder, decode_timeout_s=1e-4)
+    # inflating its text takes a hundred times as long, however quickly the answer is fetched on a busy machine
+    slow = with_chunks(GOOD, chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes((1 << 24) - 1))))
     with hasty.client() as client:
-        told = problem(client.post("/enhance", files={"image": GOOD}), "decoding-too-costly", 422)
+        told = problem(client.post("/enhance", files={"image": slow}), "decoding-too-costly", 422)
         assert "0.0001 s" in told["detail"]
         assert client.get("/readyz").status_code == 200
     assert hasty.metric('pix2dslr_decode_workers_ended_total{reason="timeout"}') >= 1
