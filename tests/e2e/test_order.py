@@ -31,7 +31,7 @@ def files(photo: npt.NDArray[np.uint8]) -> dict[str, bytes]:
         made[f"clear {format_}"] = codec.encode(clear, format_)
         deep = Picture(small.astype(np.uint16) * 257, Header(format_, 120, 160))
         made[f"16-bit {format_}"] = codec.encode(deep, format_)
-    made["grid heic"] = grid_heic(large[:1152, :1152], 128)
+    made["grid heic"] = grid_heic(np.tile(photo, (4, 4, 1))[:1536, :2048], 512)  # as large as phones' tiles
     return made
 
 

@@ -279,7 +279,7 @@ def every_kind(photo: npt.NDArray[np.uint8]) -> dict[str, bytes]:
     files: dict[str, bytes] = {format_: file_of(photo[:320, :448], format_) for format_ in FORMATS}
     large = np.tile(photo, (2, 2, 1))
     files |= {f"large {format_}": file_of(large, format_) for format_ in FORMATS}
-    files["grid heic"] = grid_heic(np.tile(photo[:384, :512], (2, 2, 1)), 128)
+    files["grid heic"] = grid_heic(np.tile(photo, (4, 4, 1))[:1536, :2048], 512)  # as large as phones' tiles
     deep = (photo.astype(np.uint16) * 257)[:200, :200]
     deep_formats: tuple[Format, ...] = ("png", "tiff", "heic")
     for format_ in deep_formats:
