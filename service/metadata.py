@@ -16,6 +16,8 @@ XMP_NAME: Final = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENSION_NAME: Final = b"http://ns.adobe.com/xmp/extension/\0"
 """Likewise before the name of an extension, its length, and where in it the segment's part belongs."""
 _IPTC_RESOURCE: Final = 0x0404
+_MOST_BLOCKS: Final = 16
+"""Of IPTC, that are looked at; each is compared with those before it."""
 
 
 Sampling = Literal["4:4:4", "4:2:2", "4:2:0"]
@@ -177,16 +179,18 @@ _RESOURCES: Final = (b"8BIM", b"PHUT", b"DCSR", b"AgHg", b"MeSa")
 
 
 def iptc_resource(resources: bytes) -> bytes | None:
-    """Find the IPTC records among Photoshop's resources."""
+    """Find the IPTC records among Photoshop's resources; of several blocks all count, and an equal one counts once."""
+    found: list[bytes] = []
     place = 0
     while resources[place : place + 4] in _RESOURCES and place + 12 <= len(resources):
         code = int.from_bytes(resources[place + 4 : place + 6], "big")
         place += 6 + (resources[place + 6] + 2) // 2 * 2
         size = int.from_bytes(resources[place : place + 4], "big")
-        if code == _IPTC_RESOURCE:
-            return resources[place + 4 : place + 4 + size]
+        block = resources[place + 4 : place + 4 + size]
+        if code == _IPTC_RESOURCE and block not in found[:_MOST_BLOCKS]:
+            found.append(block)
         place += 4 + (size + 1) // 2 * 2
-    return None
+    return b"".join(found[:_MOST_BLOCKS]) or None
 
 
 def jpeg_segment(marker: int, content: bytes) -> bytes:

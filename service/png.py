@@ -22,6 +22,7 @@ _RAW_KEYWORD: Final = b"raw profile type "
 _MOST_CHUNKS: Final = 200_000
 """Each costs a step, and more in a decoder; of the smallest that writers make, 64 MiB hold a tenth."""
 _UNUSED: Final = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"fdAT")
+_PALETTE: Final = b"\3"
 _NEAR: Final = 0.0025
 """Programs round what they write for sRGB; no other space is as near."""
 _MAX_BLOCK: Final = 1 << 24
@@ -47,19 +48,24 @@ def chunks_fit(data: bytes) -> bool:
 def without_unused(data: bytes) -> bytes:
     """Return a file without its texts, its profile and its EXIF, which a decoder would inflate, and without animation.
 
-    What is left of an animation is its default picture, the one for programs that show stills. An end chunk that is cut
-    or missing is added: OpenCV reads nothing without it, though all samples may be there.
+    What is left of an animation is its default picture, the one for programs that show stills. An end chunk that is
+    cut, broken or missing is added: OpenCV reads nothing without it, though all samples may be there. Behind the
+    samples a chunk that is not known ends the file, though its name may say that a reader has to know it. Empty chunks
+    go too, and a palette where the samples are colours.
     """
-    pieces, kept, place, ended = [], 0, 8, False
+    pieces, kept, place, sampled = [], 0, 8, False
+    unused = _UNUSED if data[25:26] == _PALETTE else (*_UNUSED, b"PLTE")
     while place + 12 <= len(data):
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
         kind = data[place + 4 : place + 8]
-        ended = ended or kind == b"IEND"
-        if kind in _UNUSED:
+        sampled = sampled or kind == b"IDAT"
+        if kind == b"IEND" or (sampled and kind != b"IDAT" and kind[:1].isupper()):
+            break
+        if kind in unused or end == place + 12:
             pieces.append(data[kept:place])
             kept = end
         place = end
-    if not ended:
+    if not data.startswith(_END, place):
         return b"".join((*pieces, data[kept:place], _END))
     return b"".join((*pieces, data[kept:])) if pieces else data
 
@@ -131,7 +137,7 @@ def _profile_of(chunks: dict[bytes, bytes], depth: int, *, grey: bool) -> bytes 
         narrow = 0 if numbers[3] else max(8, depth)
         return cicp.profile_of(numbers[0], numbers[1], grey=grey, narrow=narrow)
     if b"iCCP" in chunks:
-        profile = usable(_text(b"zTXt", chunks[b"iCCP"], _MAX_BLOCK)[1], grey=grey)
+        profile = usable(_text(b"iCCP", chunks[b"iCCP"], _MAX_BLOCK)[1], grey=grey)
         if profile:
             return profile
     if b"sRGB" in chunks:
@@ -210,7 +216,7 @@ def _text(kind: bytes, content: bytes, most: int) -> tuple[bytes, bytes | None, 
     keyword, _, rest = content.partition(b"\0")
     if kind == b"tEXt":
         return keyword, rest, 0
-    compressed = kind == b"zTXt"
+    compressed = kind in (b"zTXt", b"iCCP")
     if kind == b"iTXt":
         compressed, rest = rest[:1] == b"\1", rest[2:]
         rest = rest.partition(b"\0")[2].partition(b"\0")[2]
@@ -225,7 +231,9 @@ def _text(kind: bytes, content: bytes, most: int) -> tuple[bytes, bytes | None, 
         text = inflater.decompress(rest, most)
     except zlib.error:
         return keyword, None, 0
-    return keyword, text if inflater.eof else None, len(text)
+    # Photoshop leaves out the checksum behind a profile, which says itself how long it is
+    whole = inflater.eof or (kind == b"iCCP" and len(text) < most)
+    return keyword, text if whole else None, len(text)
 
 
 def _raw_profile(text: bytes) -> tuple[str, bytes]:

@@ -70,7 +70,7 @@ def _of_png(data: bytes) -> Space:
         return Space()
     exponent = struct.unpack(">I", chunks[b"gAMA"])[0] / 100_000
     near = abs(exponent * 2.2 - 1) <= _NEAR_SRGB
-    curve = profiles.srgb_curve() if near else profiles.table(lambda x: x ** (1 / exponent), 4096)
+    curve = profiles.power(1 / exponent)
     if b"cHRM" not in chunks:
         return Space(None if near else _profile(_PRIMARIES[1], curve, _D65))
     values = [value / 100_000 for value in struct.unpack(">8I", chunks[b"cHRM"])]
