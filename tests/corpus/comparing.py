@@ -156,6 +156,8 @@ def metadata_faults(before: Mapping[str, Any], after: Mapping[str, Any], strict:
         elif STRUCTURE.match(group) or STRUCTURAL.match(tag) or "MakerNote" in group or _by_a_camera(group):
             continue
         now = after.get(name, None if strict and group.startswith(("IPTC", "GPS")) else kept.get(tag))
+        if now is None and re.match(r"IPTC\d", group):  # exiftool's name for what comes in further blocks
+            now = value if any(f"{each}:{tag}" in after for each in ("IPTC", group)) else None
         if now is None:
             gone.append(name)
         elif str(now) != str(value) and not _equal_numbers(now, value):
