@@ -302,8 +302,8 @@ class TestJpeg:
         def resource(records: bytes) -> bytes:
             return b"8BIM\4\4\0\0" + struct.pack(">I", len(records)) + records + bytes(len(records) % 2)
 
-        caption = b"\x1c\2\x78\0\4Kobe"
-        blocks = [resource(each) for each in (b"", IPTC, IPTC, caption)]
+        caption, another = b"\x1c\2\x78\0\4Kobe", IPTC.replace(b"Kyoto", b"Osaka")
+        blocks = [resource(each) for each in (b"", IPTC, IPTC, caption + b"\0", another)]
         for segments in ([b"".join(blocks)], blocks):
             data = jpeg_with(*((0xED, b"Photoshop 3.0\0" + each) for each in segments))
             assert said(data).iptc == IPTC + caption
