@@ -56,11 +56,13 @@ class Found:
         numbers: colour primaries and transfer characteristics (ITU-T H.273), None where it says nothing.
         sampling: of colour differences, None for grey and where it can't be told.
         steps: the contents of the boxes `clap`, `irot` and `imir` that are to be applied, in their order.
+        pixels: how many it claims before it is cut, 0 where it says nothing.
     """
 
     numbers: tuple[int, int] | None = None
     sampling: Sampling | None = None
     steps: tuple[tuple[bytes, bytes], ...] = ()
+    pixels: int = 0
 
 
 def read_header(data: bytes) -> Found:
@@ -73,7 +75,8 @@ def read_header(data: bytes) -> Found:
         samplings: dict[int, Sampling] = {0: "4:4:4", 2: "4:2:2", 3: "4:2:0"}
         sampling = samplings.get(content[b"av1C"][2] >> 2 & 7) if b"av1C" in content else None
         steps = tuple((kind, data[a:b]) for kind, a, b in properties if kind in (b"clap", b"irot", b"imir"))
-        return Found(numbers, sampling, steps)
+        width, height = struct.unpack_from(">II", content.get(b"ispe", bytes(12)), 4)
+        return Found(numbers, sampling, steps, width * height)
     except (ValueError, IndexError, KeyError, struct.error):
         return Found()
 

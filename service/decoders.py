@@ -80,6 +80,8 @@ def _tiff_samples(data: bytes, header: Header) -> tuple[Pixels, Header]:
 
 
 def _with_pillow(data: bytes, header: Header) -> tuple[Pixels, Header]:
+    if header.format == "jpeg":
+        data = jpeg.plain(data)
     with Image.open(io.BytesIO(data), formats=[PILLOW[header.format]]) as image:
         image.load()
         match image.mode:

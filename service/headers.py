@@ -24,6 +24,8 @@ from service.picture import (
 
 _RAWS: Final = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW")
 """How the raw files of Olympus, Panasonic and Fujifilm begin; most others are TIFFs."""
+_SCAN_HEAD: Final = 1024
+"""Bytes that hold what a scan of a JPEG says before its samples."""
 _GREY_MODES: Final = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N")
 
 # decoders' own pixel limits would speak before ours, and say less; ours is checked before any of them decodes
@@ -161,6 +163,8 @@ def _png_header(data: bytes) -> Header:
 
 def _avif_header(data: bytes, limits: PictureLimits) -> Header:
     found = avif.read_header(data)
+    if found.pixels > limits.max_pixels:  # of the largest its decoder would not say why it refuses them
+        raise PictureTooLarge(found.pixels, limits.max_pixels)
     with Image.open(io.BytesIO(data), formats=[PILLOW["avif"]]) as image:
         width, height = image.size
         if width * height > limits.max_pixels:  # before it is cut
@@ -176,7 +180,8 @@ def _avif_header(data: bytes, limits: PictureLimits) -> Header:
 
 
 def _pillow_header(data: bytes, format_: Format) -> Header:
-    with Image.open(io.BytesIO(data), formats=[PILLOW[format_]]) as image:
+    opened = jpeg.plain(data, _SCAN_HEAD) if format_ == "jpeg" else data
+    with Image.open(io.BytesIO(opened), formats=[PILLOW[format_]]) as image:
         width, height = image.size
         frames, sampling = 1, None
         orientation, said = jpeg.metadata_of(data) if format_ == "jpeg" else metadata.of_image(image)

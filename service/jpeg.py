@@ -16,6 +16,11 @@ _ALONE: Final = (0x01, 0xD8)
 _END, _SCAN = 0xD9, 0xDA
 _FRAMES: Final = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _HUFFMAN: Final = (0xC0, 0xC1, 0xC2)
+_CODES: Final = 0xC4
+_CODING: Final = (*range(0xC0, 0xD0), *range(0xDB, 0xE0))
+"""Frames, tables and the like: all but metadata, restarts and scans."""
+_NEEDED: Final = {b"JFIF\0": 14, b"ICC_PROFILE\0": 15, b"MPF\0": 12, b"Adobe": 12}
+"""How the segments begin that a reader of pixels needs, and how many bytes they have at least."""
 _PROGRESSIVE: Final = (0xC2, 0xC6, 0xCA, 0xCE)
 _EOI: Final = b"\xff\xd9"
 _RESTARTS: Final = re.compile(rb"\xff[\xd0-\xd7]")
@@ -95,11 +100,12 @@ def marks_of(data: bytes, most_scans: int) -> Marks:
         most_scans: the walk ends at the first scan beyond these.
 
     Raises:
-        Unreadable: there are more segments, or bytes between them, or metadata, than any writer makes.
+        Unreadable: there are more segments, or bytes between them, or metadata, than any writer makes; or the samples
+            break off at what can't follow them.
     """
     frame, kind = (0, 0, 0), 0
     place, scans, coded, filling, described = 0, 0, 0, 0, 0
-    for segments, (marker, gap, start, place) in enumerate(_segments(data), 1):  # noqa: B007  place: of the last
+    for segments, (marker, gap, start, place) in enumerate(_segments(data), 1):
         if scans:
             coded += gap
         else:
@@ -116,7 +122,10 @@ def marks_of(data: bytes, most_scans: int) -> Marks:
             scans += 1
             if scans > most_scans:
                 break
-        elif marker in _FRAMES and not kind:
+        elif (marker in _FRAMES and kind) or (marker == _CODES and scans and not _are_codes(data[start + 2 : place])):
+            # a decoder fills up what is missing, and is done before it comes to this
+            raise Unreadable("the file is damaged or ends early")
+        elif marker in _FRAMES:
             kind = marker
             if start + 7 <= len(data):
                 frame = struct.unpack_from(">BHH", data, start + 2)
@@ -124,6 +133,37 @@ def marks_of(data: bytes, most_scans: int) -> Marks:
         coded += len(data) - place if scans and place < len(data) else 0
     bits, height, width = frame
     return Marks(bits, height, width, scans, coded, kind in _HUFFMAN)
+
+
+def _are_codes(content: bytes) -> bool:
+    """Whether a segment holds tables of Huffman codes, as decoders check them (T.81, B.2.4.2)."""
+    place = 0
+    while place < len(content):
+        count = sum(content[place + 1 : place + 17])
+        if content[place] & 0xEF > 3 or count > 256:
+            return False
+        place += 17 + count
+    return place == len(content)
+
+
+def plain(data: bytes, most: int | None = None) -> bytes:
+    """Return a file without its metadata and what lies between segments, over which Pillow's reader may stumble.
+
+    The profile stays, and what says how many pictures there are and how colours are coded.
+
+    Args:
+        data: the whole file.
+        most: bytes that are wanted from the first scan on; None for all.
+    """
+    kept = [b"\xff\xd8"]
+    for marker, _, start, end in _segments(data):
+        if marker == _SCAN:
+            kept.append(data[start - 2 : None if most is None else start + most])
+            break
+        content = data[start + 2 : end]
+        if marker in _CODING or any(content.startswith(each) and len(content) >= _NEEDED[each] for each in _NEEDED):
+            kept.append(data[start - 2 : end])
+    return b"".join(kept)
 
 
 def metadata_of(data: bytes) -> tuple[int, Metadata]:

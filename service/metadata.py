@@ -23,6 +23,8 @@ _MOST_TEXTS: Final = 1000
 """As many as libpng reads by itself."""
 _LARGEST_TEXTS: Final = 1 << 24
 """Bytes of texts that are kept, of all together."""
+_MOST_BLOCKS: Final = 16
+"""Of IPTC, that are looked at; each is compared with those before it."""
 
 Sampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 """Of colour differences: at every pixel, every second of a row, or every fourth."""
@@ -213,16 +215,34 @@ _RESOURCES: Final = (b"8BIM", b"PHUT", b"DCSR", b"AgHg", b"MeSa")
 
 
 def iptc_resource(resources: bytes) -> bytes | None:
-    """Find the IPTC records among Photoshop's resources."""
+    """Find the IPTC records among Photoshop's resources, in several blocks perhaps."""
+    found: list[bytes] = []
     place = 0
     while resources[place : place + 4] in _RESOURCES and place + 12 <= len(resources):
         code = int.from_bytes(resources[place + 4 : place + 6], "big")
         place += 6 + (resources[place + 6] + 2) // 2 * 2
         size = int.from_bytes(resources[place : place + 4], "big")
-        if code == _IPTC_RESOURCE:
-            return resources[place + 4 : place + 4 + size]
+        block = resources[place + 4 : place + 4 + size]
+        if code == _IPTC_RESOURCE and block not in found[:_MOST_BLOCKS]:
+            found.append(block)
         place += 4 + (size + 1) // 2 * 2
-    return None
+    return _joined(found[:_MOST_BLOCKS]) or None
+
+
+def _joined(blocks: list[bytes]) -> bytes:
+    """Join blocks of IIM records: what one says, those behind it do not say anew."""
+    blocks = [block for block in blocks if block]
+    said: dict[bytes, list[bytes]] = {}  # records by their marks
+    for block in blocks if len(blocks) > 1 else ():
+        here: dict[bytes, list[bytes]] = {}
+        place = 0
+        while block[place : place + 1] == b"\x1c":
+            mark, length = block[place : place + 3], int.from_bytes(block[place + 3 : place + 5], "big")
+            here.setdefault(mark, []).append(block[place : place + 5 + length])
+            place += 5 + length
+        for mark, records in here.items():
+            said.setdefault(mark, records)
+    return b"".join(map(b"".join, said.values())) or b"".join(blocks[:1])
 
 
 def jpeg_segment(marker: int, content: bytes) -> bytes:

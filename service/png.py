@@ -26,6 +26,7 @@ _LONGEST_KEYWORD: Final = 79
 _MOST_CHUNKS: Final = 200_000
 """Each costs a step, and more in a decoder; of the smallest that writers make, 64 MiB hold a tenth."""
 _UNUSED: Final = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"fdAT")
+_PALETTE: Final = b"\3"
 _NEAR: Final = 0.0025
 """Programs round what they write for sRGB; no other space is as near."""
 _MAX_BLOCK: Final = 1 << 24
@@ -60,16 +61,24 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 def without_unused(data: bytes) -> bytes:
     """Return a file without its texts, its profile and its EXIF, which a decoder would inflate, and without animation.
 
-    What is left of an animation is its default picture, the one for programs that show stills. An end chunk that is cut
-    or missing is added: OpenCV reads nothing without it, though all samples may be there.
+    What is left of an animation is its default picture, the one for programs that show stills. An end chunk that is
+    cut, broken or missing is added: OpenCV reads nothing without it, though all samples may be there. Behind the
+    samples a chunk that is not known ends the file, though its name may say that a reader has to know it. Empty chunks
+    go too, and a palette where the samples are colours.
     """
-    pieces, kept, kind, end = list[bytes](), 0, b"", 8
+    pieces, kept, kind, place, end, sampled = list[bytes](), 0, b"", 8, 8, False
+    unused = _UNUSED if data[25:26] == _PALETTE else (*_UNUSED, b"PLTE")
     for kind, place, end in _chunks(data):
-        if kind in _UNUSED:
+        sampled = sampled or kind == b"IDAT"
+        if kind == b"IEND" or (sampled and kind != b"IDAT" and kind[:1].isupper()):
+            break
+        if kind in unused or end == place + 12:
             pieces.append(data[kept:place])
             kept = end
-    if kind != b"IEND":
-        return b"".join((*pieces, data[kept:end], _END))
+    else:
+        place = end
+    if not data.startswith(_END, place):
+        return b"".join((*pieces, data[kept:place], _END))
     return b"".join((*pieces, data[kept:])) if pieces else data
 
 
@@ -138,7 +147,9 @@ def _profile_of(chunks: dict[bytes, bytes], depth: int, *, grey: bool) -> bytes 
         narrow = 0 if numbers[3] else max(8, depth)
         return cicp.profile_of(numbers[0], numbers[1], grey=grey, narrow=narrow)
     if b"iCCP" in chunks:
-        profile = usable(_inflated(chunks[b"iCCP"].partition(b"\0")[2][1:], _MAX_BLOCK)[0], grey=grey)
+        block = chunks[b"iCCP"].partition(b"\0")[2][1:]
+        # Photoshop leaves out the checksum behind a profile, which says itself how long it is
+        profile = usable(_inflated(block, _MAX_BLOCK, ended=False)[0], grey=grey)
         if profile:
             return profile
     if b"sRGB" in chunks:
@@ -224,8 +235,17 @@ def _text(kind: bytes, content: bytes, most: int) -> tuple[Text | None, int]:
     return None if text is None else Text(keyword, text, language, compressed), inflated
 
 
-def _inflated(content: bytes, most: int) -> tuple[bytes | None, int]:
-    """Inflate a block, None where it is broken or longer than `most` bytes; also return how many count as inflated."""
+def _inflated(content: bytes, most: int, *, ended: bool = True) -> tuple[bytes | None, int]:
+    """Inflate a block, and count how many bytes are taken for inflated.
+
+    Args:
+        content: the block.
+        most: how many bytes are inflated.
+        ended: whether a block without its end is broken.
+
+    Returns:
+        what was inflated, None where the block is broken or longer than that; and the count.
+    """
     if most <= 0:  # zlib would take 0 for no limit
         return None, 0
     inflater = zlib.decompressobj()
@@ -233,7 +253,7 @@ def _inflated(content: bytes, most: int) -> tuple[bytes | None, int]:
         block = inflater.decompress(content, most)
     except zlib.error:
         return None, min(_BROKEN_COUNTS, most)
-    return block if inflater.eof else None, len(block)
+    return block if inflater.eof or (not ended and len(block) < most) else None, len(block)
 
 
 def _raw_profile(text: bytes) -> tuple[str, bytes]:

@@ -38,7 +38,13 @@ _SUB_IFDS, _XMP, _IPTC, _PHOTOSHOP, _ICC, _DNG = 330, 700, 33723, 34377, 34675, 
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _EXIF, _GPS, _INTEROP = 34665, 34853, 40965
 _DEFLATE: Final = 8
-_KEPT: Final = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 33432, *range(40091, 40096))
+_KEPT: Final = (
+    269, 270, 271, 272, 282, 283, 285, 286, 287, 296, 305, 306, 315, 316, 337, 18246, 33432, *range(40091, 40096),
+    # EXIF's, which TIFF/EP has in a page
+    33434, 33437, 34850, 34852, 34855, 36867, 36868, *range(37377, 37397), 37510, *range(37520, 37523), 41728, 41729,
+    *range(41985, 41997), 42016, *range(42032, 42038),
+    33550, 33922, 34264, *range(34735, 34738), 42112, 42113,  # GeoTIFF and GDAL: where the picture lies on Earth
+)  # fmt: skip
 """Tags of a page that describe the picture and not how it is stored."""
 _ROOM: Final = 1 << 24
 """Samples of a strip or tile that are allowed whatever the picture's size."""

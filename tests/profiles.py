@@ -38,6 +38,10 @@ def gamma(value: float) -> bytes:
     return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(value * 256))
 
 
+def power(exponent: float) -> bytes:
+    return b"para\0\0\0\0\0\0\0\0" + _fixed(exponent)
+
+
 def srgb_curve() -> bytes:
     return b"para\0\0\0\0\0\3\0\0" + _fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 

@@ -108,11 +108,13 @@ def _alpha_faults(
 
 
 RESOLUTION: Final = ("JFIF:XResolution", "JFIF:YResolution", "PNG-pHYs:PixelsPerUnitX", "PNG-pHYs:PixelsPerUnitY")
+_TIFF_RESOLUTION: Final = ("IFD0:XResolution", "IFD0:YResolution")
+_UNIT: Final = "IFD0:ResolutionUnit"
 
 STRUCTURE: Final = re.compile(
     r"""(SourceFile|ExifTool|System|File|Composite|ICC[-_].*|JFIF|IFD[1-9]\d*|SubIFD.*|MPF\d*|MPImage\d*|Adobe|JUMBF
         |PreviewIFD|GainMap.*|HDRGM.*|APP\d+|RIFF|Trailer|Ducky|FlashPix|Photoshop|Meta|MakerNotes|QuickTime|ItemList
-        |PNG-(cICP|pHYs)|AROT|Ocad|SPIFF|Jpeg2000|JPS|CIFF|InfiRay.*|PrintIM|Leaf.*|Nikon.*Scan.*|HTML|Samsung)$""",
+        |PNG-(cICP|pHYs)|XMP-G(Depth|Image|Audio)|AROT|Ocad|SPIFF|Jpeg2000|JPS|CIFF|InfiRay.*|PrintIM|Leaf.*|Nikon.*Scan.*|HTML|Samsung)$""",
     re.VERBOSE,
 )
 """Groups of exiftool's that belong to the file, to its colours or to another picture in it."""
@@ -125,10 +127,10 @@ STRUCTURAL: Final = re.compile(
         |BitDepth|ColorType|Filter|Interlace|Palette|Transparency|Gamma|SRGBRendering|ProfileName|BackgroundColor
         |SignificantBits|WhitePoint[XY]?|(Red|Green|Blue)[XY]|PrimaryChromaticities|.*Histogram|SuggestedPalette
         |Animation.*|XMPToolkit|Warning|Error|HasExtendedXMP|GainMap.*|HDR.*|Version|Directory.*|Container.*|Item.*
-        |MotionPhoto.*|MicroVideo.*|DepthMap.*|Interop.*|CurrentIPTCDigest|IPTCDigest|PhotoshopThumbnail|ExifVersion
+        |MotionPhoto.*|MicroVideo.*|DepthMap.*|Interop.*|RelatedImage.*|CurrentIPTCDigest|IPTCDigest|PhotoshopThumbnail|ExifVersion
         |ComponentsConfiguration|FlashpixVersion|ColorSpace|PixelUnits|PixelsPerUnit[XY]|.*Profile|GlobalParametersIFD
         |MakerNote.*|ApplicationNotes|ImageSourceData|FreeOffsets|SubIFD.*|CodingMethods|CellLength|CellWidth
-        |Threshholding|GrayResponse.*|Extended.*|Exif|ModifyDate|RawProfile.*|Matteing|DataType|ImageDepth
+        |Threshh?olding|CleanFaxData|(Consecutive)?BadFaxLines|MSPropertySetStorage|IntergraphPacketData|GrayResponse.*|Extended.*|Exif|ModifyDate|RawProfile.*|Matteing|DataType|ImageDepth
         |Min(imum)?SampleValue|Max(imum)?SampleValue|SMin.*|SMax.*|IPTC-NAA)$""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -142,21 +144,38 @@ def metadata_faults(before: Mapping[str, Any], after: Mapping[str, Any], strict:
         before, after: tags by `Group:Name`.
         strict: whether the tags' groups stay too, as they do within one format.
     """
+    before, after = _in_inches(before), _in_inches(after)
     kept = {name.partition(":")[2]: value for name, value in after.items()}
     gone, changed = [], []
     for name, value in before.items():
         group, _, tag = name.partition(":")
         if name in RESOLUTION and before.get("JFIF:ResolutionUnit") != "None":
-            pass  # a JFIF without a unit says an aspect alone
+            # a JFIF without a unit says an aspect alone
+            if any(str(before.get(each)) == "0" for each in RESOLUTION):  # no resolution, and no aspect
+                continue
         elif STRUCTURE.match(group) or STRUCTURAL.match(tag) or "MakerNote" in group or _by_a_camera(group):
             continue
         now = after.get(name, None if strict and group.startswith(("IPTC", "GPS")) else kept.get(tag))
+        if now is None and re.match(r"IPTC\d", group):  # exiftool's name for what comes in further blocks
+            now = value if any(f"{each}:{tag}" in after for each in ("IPTC", group)) else None
         if now is None:
             gone.append(name)
         elif str(now) != str(value) and not _equal_numbers(now, value):
             changed.append(f"{name} {str(value)[:40]!r} -> {str(now)[:40]!r}")
     return [f"metadata: {len(each)} {what}: {', '.join(each[:6])}" for what, each in
             (("gone", gone), ("changed", changed)) if each]  # fmt: skip
+
+
+def _in_inches(tags: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Count a resolution by inches where it is counted by centimetres: the unit may change."""
+    if tags.get(_UNIT) != "cm":
+        return tags
+    counted = {name: round(float(tags[name]) * 2.54, 3) for name in _TIFF_RESOLUTION if _is_number(tags.get(name))}
+    return {**tags, **counted, _UNIT: "inches"}
+
+
+def _is_number(value: object) -> bool:
+    return re.fullmatch(r"\d+(\.\d*)?", str(value)) is not None
 
 
 _KNOWN: Final = re.compile(r"(IFD0|ExifIFD|GPS|InteropIFD|IPTC\d*|XMP-.*|PNG)$")

@@ -27,7 +27,7 @@ _MOST_PAGES: Final = 100
 _SRGB: Final = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 pillow_heif.register_heif_opener()
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+Image.MAX_IMAGE_PIXELS = None  # as the service does: tests of both share a process; `_check` bounds what is decoded
 
 
 class NotComparable(Exception):
@@ -143,8 +143,8 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
             source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
         else:
             return image.convert("RGB")
-        if image.mode == "RGB" and source.profile.xcolor_space.strip() == "GRAY":
-            image = image.convert("L")
+        if image.mode in ("RGB", "L"):  # a grey PNG's gamma is written as a profile for RGB
+            image = image.convert("L" if source.profile.xcolor_space.strip() == "GRAY" else "RGB")
         flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
         intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
         converted = ImageCms.profileToProfile(image, source, _SRGB, intent, "RGB", flags=flags)
@@ -193,11 +193,15 @@ def _vips_to_srgb(image: Any, profile: bytes | None, *, deep: bool) -> Any:
         if "icc-profile-data" in image.get_fields():
             return image.icc_transform("srgb", embedded=True, **wanted).copy_memory()
         if profile is not None:
+            if image.bands == 1:  # the profile is one for RGB
+                image = image.bandjoin([image, image]).copy(interpretation="rgb16" if deep else "srgb")
             with tempfile.NamedTemporaryFile(suffix=".icc") as file:
                 Path(file.name).write_bytes(profile)
                 return image.icc_transform("srgb", input_profile=file.name, **wanted).copy_memory()
     except pyvips.Error:  # such a profile is no use to anyone
         pass
+    if image.interpretation == "cmyk":  # libvips has a profile of its own for inks, and browsers have none
+        raise NotComparable("inks without a profile")
     converted = image.colourspace("rgb16" if deep else "srgb")
     return converted.extract_band(0, n=3) if converted.bands > 3 else converted
 

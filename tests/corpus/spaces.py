@@ -70,8 +70,8 @@ def _of_png(data: bytes) -> Space:
         return Space()
     exponent = struct.unpack(">I", chunks[b"gAMA"])[0] / 100_000
     near = abs(exponent * 2.2 - 1) <= _NEAR_SRGB
-    curve = profiles.srgb_curve() if near else profiles.table(lambda x: x ** (1 / exponent), 4096)
-    if b"cHRM" not in chunks:
+    curve = profiles.power(1 / exponent)
+    if len(chunks.get(b"cHRM", b"")) != 32:
         return Space(None if near else _profile(_PRIMARIES[1], curve, _D65))
     values = [value / 100_000 for value in struct.unpack(">8I", chunks[b"cHRM"])]
     white, *primaries = zip(values[::2], values[1::2], strict=True)

@@ -173,6 +173,29 @@ def test_metadata_that_is_gone_or_changed_is_named() -> None:
     assert "GPS" not in str(metadata_faults(before, after, strict=False))
 
 
+def test_a_resolution_may_be_counted_in_another_unit() -> None:
+    by_centimetres = {"IFD0:XResolution": 118.1100038, "IFD0:YResolution": 50, "IFD0:ResolutionUnit": "cm"}
+    by_inches = {"IFD0:XResolution": 299.9994, "IFD0:YResolution": 127, "IFD0:ResolutionUnit": "inches"}
+    assert metadata_faults(by_centimetres, by_inches, strict=True) == []
+    assert metadata_faults(by_inches, by_centimetres, strict=True) == []
+    assert metadata_faults(by_inches, {**by_centimetres, "IFD0:YResolution": 51}, strict=True)
+    none = {"JFIF:XResolution": 0, "JFIF:YResolution": 0, "JFIF:ResolutionUnit": "inches"}
+    assert metadata_faults(none, {"JFIF:XResolution": 1, "JFIF:YResolution": 1}, strict=True) == []
+
+
+@pytest.mark.parametrize("exponent", [0.35, 1, 2.5])
+def test_the_gamma_of_a_grey_png_counts(
+    child: Child, tmp_path: Path, pixels: npt.NDArray[np.uint8], exponent: float
+) -> None:
+    grey = pixels[:, :, 1]
+    light = (grey / 255) ** (1 / exponent)
+    shown = np.where(light < 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)  # sRGB's curve
+    shown = np.rint(shown * 255).astype(np.uint8)
+    marked = with_chunks(written(grey), chunk(b"gAMA", round(exponent * 100_000).to_bytes(4)))
+    assert kinds(child, tmp_path, marked, written(shown)) == set()
+    assert kinds(child, tmp_path, marked, written(grey)) == {"colour"}
+
+
 def test_a_refusal_is_a_fault_where_every_decoder_reads_the_file() -> None:
     reads, complains = Look("pillow"), Look("vips", complaint="ends early")
     broken = Look("vips", "no such format", unreadable=True)

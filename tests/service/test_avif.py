@@ -39,6 +39,11 @@ def test_other_sizes(size: tuple[int, int]) -> None:
         read_header(data, LIMITS)
 
 
+def test_a_picture_that_is_too_large_for_any_decoder_is_said_to_be_too_large() -> None:
+    with pytest.raises(PictureTooLarge, match="289000000"):
+        read_header(sized(good.avif(), 17_000, 17_000), LIMITS)
+
+
 def test_every_cut_is_told() -> None:
     data = good.avif()
     mdat = data.index(b"mdat") + 4

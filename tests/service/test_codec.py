@@ -37,6 +37,7 @@ from service.codec import (
     read_header,
 )
 from service.metadata import Metadata
+from tests import profiles
 from tests.png_files import chunk, png, rows_of
 
 Pixels = npt.NDArray[np.uint8]
@@ -460,6 +461,45 @@ def test_a_png_that_only_lacks_its_end_chunk_or_a_part_of_it_is_read() -> None:
     with pytest.raises(MalformedPicture):
         read(whole[:-13])
     assert same(read(whole[:-12] + b"noise").pixels, photo(300, 400))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        whole_end := chunk(b"IEND", b""),
+        chunk(b"IdND", b""),
+        chunk(b"XXXX", b"abc") + whole_end,
+        whole_end[:-1] + b"x",
+        chunk(b"IEND", b"abc"),
+        chunk(b"tEXt", b"Title\0x") + chunk(b"PLTE", bytes(3)) + whole_end,
+    ],
+    ids=["right", "another name", "unknown", "a wrong sum", "content", "a palette"],
+)
+def test_what_is_wrong_behind_the_samples_of_a_png_costs_nothing(end: bytes) -> None:
+    data = saved(Image.fromarray(photo()), "PNG")[:-12] + end
+    assert same(read(data).pixels, photo())
+    assert same(opened(data).convert("RGB"), photo())
+
+
+def test_a_palette_and_chunks_that_a_png_does_not_need_cost_nothing() -> None:
+    whole = saved(Image.fromarray(photo()), "PNG")
+    samples = whole.index(b"IDAT") - 4
+    for extra in (chunk(b"PLTE", b"") * 2, chunk(b"PLTE", bytes(6)) * 2):
+        data = whole[:samples] + extra + whole[samples:]
+        assert same(read(data).pixels, photo())
+        assert same(opened(data).convert("RGB"), photo())
+    assert same(read(whole[:-12] + b"\0\0\0\0IDATxxxx").pixels, photo())
+
+
+def test_a_profile_in_a_png_that_lacks_its_checksum_counts() -> None:
+    profile = profiles.display_p3()
+    for cut in (1, 4):
+        said = chunk(b"iCCP", b"Photoshop ICC profile\0\0" + zlib.compress(profile)[:-cut])
+        data = png(2, 1, b"\0" + bytes(6), before=said)
+        assert opened(data).info["icc_profile"] == profile
+        assert read(data).header.icc_profile == profile
+    short = chunk(b"iCCP", b"x\0\0" + zlib.compress(profile)[:-40])
+    assert read(png(2, 1, b"\0" + bytes(6), before=short)).header.icc_profile is None
 
 
 def sixteen_bit_tiff(**options: Any) -> bytes:

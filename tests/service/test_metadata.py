@@ -413,6 +413,17 @@ class TestJpeg:
         assert said(through(data, "png")).iptc == records
         assert said(through(data, "jpeg")).iptc == records
 
+    def test_iptc_in_several_blocks_counts(self) -> None:
+        def resource(records: bytes) -> bytes:
+            return b"8BIM\4\4\0\0" + struct.pack(">I", len(records)) + records + bytes(len(records) % 2)
+
+        caption, another = b"\x1c\2\x78\0\4Kobe", IPTC.replace(b"Kyoto", b"Osaka")
+        blocks = [resource(each) for each in (b"", IPTC, IPTC, caption + b"\0", another)]
+        for segments in ([b"".join(blocks)], blocks):
+            data = jpeg_with(*((0xED, b"Photoshop 3.0\0" + each) for each in segments))
+            assert said(data).iptc == IPTC + caption
+        assert iptc_resource(resource(b"")) is None
+
     def test_iptc_of_older_writers(self) -> None:
         resource = b"8BIM\4\4\0\0" + struct.pack(">I", len(IPTC)) + IPTC
         other = b"AgHg\0\1\0\0\0\0\0\2ok"

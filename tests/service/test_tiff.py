@@ -32,7 +32,20 @@ from service.codec import (
 from service.metadata import Metadata
 from service.problems import details
 from tests import profiles
-from tests.hostile.tiff import ASCII, BYTE, LONG, PIXELS, SHORT, UNDEFINED, Tag, directory, file, usual
+from tests.hostile.tiff import (
+    ASCII,
+    BYTE,
+    DOUBLE,
+    LONG,
+    PIXELS,
+    RATIONAL,
+    SHORT,
+    UNDEFINED,
+    Tag,
+    directory,
+    file,
+    usual,
+)
 
 Array = npt.NDArray[Any]
 LIMITS: Final = PictureLimits(10**6)
@@ -235,6 +248,21 @@ class TestMetadata:
         assert said[MAKE] == "A maker"
         assert said.get_ifd(EXIF_IFD) == {LENS: "A lens of more than four letters", 0x8827: 400}
         assert said.get_ifd(GPS_IFD) == {1: "N", 29: "2024:01:02"}
+
+    def test_what_programs_write_into_the_page_itself_is_kept(self) -> None:
+        tags = [
+            text(269, "scan.tif"),
+            text(285, "Page 3"),
+            Tag(286, RATIONAL, [3, 2], count=1),
+            Tag(33_434, RATIONAL, [1, 125], count=1),  # EXIF's exposure time, as TIFF/EP has it
+            Tag(33_550, DOUBLE, struct.unpack("<3Q", struct.pack("<3d", 2, 2, 0))),  # GeoTIFF's pixel scale
+            text(42_112, "<GDALMetadata/>"),
+        ]
+        data = several(tags)
+        header = read_header(data, LIMITS)
+        for exif in (exif_of(header.metadata), Image.open(io.BytesIO(encode(read(data), "tiff"))).getexif()):
+            assert (exif[269], exif[285], exif[286], exif[33_434]) == ("scan.tif", "Page 3", 1.5, 0.008)
+            assert (exif[33_550], exif[42_112]) == ((2, 2, 0), "<GDALMetadata/>")
 
 
 NOISE: Final = np.random.default_rng(3).integers(0, 256, 3000, np.uint8).tobytes()
