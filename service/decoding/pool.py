@@ -56,7 +56,7 @@ _ENOUGH: Final = 8
 _THREADS: Final = 4
 """Threads that a decoder may use: several workers decode at a time."""
 _TRIES: Final = 3
-"""Workers that may die over one file: somebody may have killed one, or all at once, for no fault of the file's."""
+"""Workers that may die over one file, or fail to start: somebody may have killed one, or all at once."""
 _START_WITHIN_S: Final = 60
 _PATIENCE_S: Final = 1.0
 
@@ -103,7 +103,7 @@ class DecodePool:
         self._all: set[Worker] = set()
         self._starting = 0
         self._formats: frozenset[Format] = frozenset()
-        self._fails_to_start = False
+        self._failed_starts = 0  # since the last one that did not fail
         self._refill()
 
     @staticmethod
@@ -121,8 +121,8 @@ class DecodePool:
 
     @property
     def works(self) -> bool:
-        """Whether there is a worker, or one is on its way: False where those that are started fail."""
-        return not self._fails_to_start or bool(self.processes)
+        """Whether there is a worker, or one is on its way: False where several that were started failed in a row."""
+        return self._failed_starts < _TRIES or bool(self.processes)
 
     def read_header(self, data: bytes, limits: PictureLimits) -> Header:
         """As `codec.read_header`.
@@ -292,11 +292,11 @@ class DecodePool:
             self._check(formats)
         except (OSError, Disconnected, TimeoutError, Unfit) as error:
             log.error("a decode worker can't be started: %s", error or type(error).__name__)  # noqa: TRY400
-            self._fails_to_start = True
+            self._failed_starts += 1
             if worker is not None:
                 worker.end()
             raise
-        self._fails_to_start = False
+        self._failed_starts = 0
         with self._lock:
             self._formats |= formats
             self._starting -= 1

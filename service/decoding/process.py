@@ -84,10 +84,10 @@ class Worker:
 
     @property
     def resident(self) -> int:
-        """Bytes of its resident memory, 0 once it has ended."""
+        """Bytes of its resident memory, 0 once it has ended, and where no file can be opened to read them."""
         try:
             return int(psutil.Process(self._process.pid).memory_info().rss)
-        except psutil.Error:
+        except (psutil.Error, OSError):
             return 0
 
     @property

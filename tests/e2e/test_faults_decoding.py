@@ -1,6 +1,7 @@
 """Decode workers that are killed under the running service."""
 
 import signal
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +47,28 @@ def test_killing_decode_workers_under_load_costs_nobody_anything(identity_server
         assert client.get("/readyz").status_code == 200
     # others die while they start
     assert identity_server.metric('pix2dslr_decode_workers_ended_total{reason="died"}') >= 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems can't limit another process")
+def test_a_service_without_a_process_that_decodes_is_not_ready(serve_session: Serve, identity_folder: Path) -> None:
+    server = serve_session(models=identity_folder)
+    process, picture = psutil.Process(server.process.pid), noise(20, 30)
+    with server.client() as asking, server.client() as sending, ThreadPoolExecutor() as threads:
+        for client in (asking, sending):  # their connections stay: there will be no others
+            client.get("/livez").raise_for_status()
+        soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+        process.rlimit(psutil.RLIMIT_NOFILE, (3, hard))  # so that no new process can be given a socket
+        for worker in decode_workers(server):
+            worker.kill()
+        answer = threads.submit(sending.post, "/enhance", files={"image": png(picture)})
+        while (ready := asking.get("/readyz")).status_code == 200:
+            assert not answer.done(), answer.result().text
+        assert ready.json()["reasons"] == ["without a process that decodes pictures"]
+        assert asking.get("/livez").status_code == 200
+        process.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
+        assert answer.result().status_code == 200
+        np.testing.assert_array_equal(pixels_of(answer.result().content), picture)
+        assert asking.get("/readyz").status_code == 200
 
 
 def test_no_decode_worker_outlives_a_service_that_is_killed(serve_session: Serve, identity_folder: Path) -> None:
