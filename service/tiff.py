@@ -306,7 +306,7 @@ def _records(iptc: bytes) -> bytes | None:
 
 def _exif_of(layout: Layout) -> bytes | None:
     """Copy what describes the picture into a TIFF structure of its own; what can't be read is left out."""
-    described = _kept(layout.page, layout.first)
+    described = _kept(layout.file.size, layout.page, layout.first)
     if layout.orientation != 1:
         described.append(numbers(layout.file.order, ORIENTATION, SHORT, [layout.orientation]))
     nested = {}
@@ -321,10 +321,20 @@ def _exif_of(layout: Layout) -> bytes | None:
     return mark(layout.file.order, 8) + packed(Tree(described, nested), layout.file.order, 8)
 
 
-def _kept(*directories: Directory) -> list[Entry]:
-    """Return what describes a picture, each tag from the first directory that has it."""
-    found = [next(filter(None, (each.entry(tag) for each in directories)), None) for tag in _KEPT]
-    return [entry for entry in found if entry is not None and entry.kind <= CLASSIC]
+def _kept(room: int, *directories: Directory) -> list[Entry]:
+    """Return what describes a picture, each tag from the first directory that has it.
+
+    Args:
+        room: how many bytes they may take together; tags may share theirs in the file.
+        directories: where to look.
+    """
+    kept = []
+    for tag in _KEPT:
+        entry = next(filter(None, (each.entry(tag) for each in directories)), None)
+        if entry is not None and entry.kind <= CLASSIC and len(entry.content) <= room:
+            room -= len(entry.content)
+            kept.append(entry)
+    return kept
 
 
 def _nested(file: Directories, directory: Directory, tag: int) -> Tree | None:
@@ -407,4 +417,4 @@ def _described(metadata: Metadata) -> tuple[str, Tree]:
     except MalformedPicture:
         return "<", Tree([])
     nested = {tag: _nested(file, first, tag) for tag in (_EXIF, _GPS)}
-    return file.order, Tree(_kept(first), {tag: tree for tag, tree in nested.items() if tree is not None})
+    return file.order, Tree(_kept(file.size, first), {tag: tree for tag, tree in nested.items() if tree is not None})
