@@ -35,7 +35,7 @@ def measure(rounds: int, against: Path | None) -> Mapping[str, Mapping[str, floa
     file = jpeg(*of_megapixels(12))
     starts: dict[str, tuple[dict[str, str], dict[str, str]]] = {WORKERS: ({}, {}), OWN: ({"DECODE_WORKERS": "0"}, {})}
     if against is not None:
-        starts[OTHER] = ({}, {"PYTHONPATH": str(against)})
+        starts[OTHER] = ({}, {"PYTHONPATH": str(against.resolve()), "PYTHONSAFEPATH": "1"})
     seen: dict[str, dict[str, list[float]]] = {kind: {stage: [] for stage in STAGES} for kind in starts}
     with contextlib.ExitStack() as stack:
         clients = {

@@ -1,5 +1,6 @@
 """create_app(settings): wires the parts."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -46,6 +47,7 @@ OPEN_FOLDERS: Final = ("/page/",)
 
 _KEYS_LOOK_EVERY_S: Final = 1.0
 _MEMORY_RETURNED_EVERY_S: Final = 10.0
+_IDLE_LOOKED_FOR_EVERY_S: Final = 0.2
 
 
 EXPOSED_HEADERS: Final = (
@@ -78,7 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         state.start_in_thread()
         async with anyio.create_task_group() as group:
             group.start_soon(_watch_keys, house)
-            group.start_soon(_return_memory)
+            group.start_soon(_return_memory, state)
             yield
             group.cancel_scope.cancel()
         await anyio.to_thread.run_sync(state.stop)
@@ -163,10 +165,17 @@ def _observe(state: State) -> Middleware:
     return Middleware(Observe, state=state, known=KNOWN_PATHS, folders=OPEN_FOLDERS)
 
 
-async def _return_memory() -> None:
+async def _return_memory(state: State) -> None:
+    """Return free memory to the system every now and then, once no request is under way: it can take 0.5 s of 1.5 GB.
+
+    The event loop may have to wait for that, in the C library.
+    """
+    returned = time.monotonic()
     while True:
-        await anyio.sleep(_MEMORY_RETURNED_EVERY_S)
-        await anyio.to_thread.run_sync(return_free_pages)
+        await anyio.sleep(_IDLE_LOOKED_FOR_EVERY_S)
+        if state.running <= state.live and time.monotonic() - returned >= _MEMORY_RETURNED_EVERY_S:
+            await anyio.to_thread.run_sync(return_free_pages)
+            returned = time.monotonic()
 
 
 async def _watch_keys(house: House) -> None:
