@@ -265,7 +265,7 @@ def _parsed(profile: bytes) -> Space | None:
     return _parsed_usual(profile) if len(profile) <= _USUAL_PROFILE else _read(profile)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)  # a space takes 2 MB, in each decode worker too
 def _parsed_usual(profile: bytes) -> Space | None:
     return _read(profile)
 

@@ -4,6 +4,7 @@ The service watches its memory and its time. Its own timer, one of the system's,
 and ends it whatever it hangs in.
 """
 
+import gc
 import mmap
 import signal
 import socket
@@ -47,6 +48,7 @@ def work(connection: socket.socket) -> None:
     """Say that it is ready, then answer task after task until the other side hangs up."""
     formats = known.decodable()
     ready = Ready(formats=formats)
+    gc.freeze()  # what is there now stays, and need not be looked through
     try:
         while True:
             send(connection, ready)
@@ -58,6 +60,7 @@ def work(connection: socket.socket) -> None:
             send(connection, answer, *samples)
             del data, samples, answer
             signal.setitimer(signal.ITIMER_REAL, 0)
+            gc.collect()  # errors of libraries lead to frames that hold the file, in circles
             return_free_pages()
             ready = Ready()
     except Disconnected:
