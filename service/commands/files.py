@@ -103,7 +103,7 @@ class NotAFile(OSError):
 
 
 def is_special(path: Path) -> bool:
-    """Whether a path leads to a pipe, a socket or a device; one that can't be looked at is told of when it is read."""
+    """Whether a path leads to a pipe, a socket or a device; a path that can't be examined fails when it is read."""
     try:
         mode = path.stat().st_mode
     except OSError:

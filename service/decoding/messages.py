@@ -140,7 +140,7 @@ def send(connection: socket.socket, message: _Message, *payload: bytes | memoryv
     """Send a message, and bytes behind it.
 
     Raises:
-        Disconnected: nobody is there.
+        Disconnected: the other side is gone.
         TimeoutError: the socket has a timeout, and it is over.
     """
     text = message.model_dump_json(exclude_defaults=True).encode()
@@ -177,7 +177,7 @@ def receive_into(connection: socket.socket, room: memoryview, on_wait: Callable[
         on_wait: called whenever nothing came within the socket's timeout; what it raises ends the waiting.
 
     Raises:
-        Disconnected: nobody is there.
+        Disconnected: the other side is gone.
         TimeoutError: nothing came within the socket's timeout, and there is no `on_wait`.
     """
     while room:

@@ -104,7 +104,7 @@ def _answer_several(
     state: State, upload: Upload[EnhanceOptions], accept: str, threads: Threads, record: RequestRecord
 ) -> Response:
     options, pipeline = upload.options, state.pipeline
-    # a camera that there is none for is told at once, not once a picture
+    # an unknown camera is refused once, before any picture
     camera = state.catalogue.named(options.camera)
     generator = state.catalogue[camera]
 

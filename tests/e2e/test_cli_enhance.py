@@ -372,7 +372,7 @@ def test_a_watched_folder(start: Start, run: Run, tmp_path: Path, identity_folde
     (album / "day" / "late.png").write_bytes(png(noise(20, 20, 1)))
     album.rename(source / "album")
     (source / "notes.txt").write_text("no picture")
-    os.mkfifo(source / "a.jpg")  # a pipe is named, and nobody waits for it
+    os.mkfifo(source / "a.jpg")  # a pipe is reported and not waited for
     assert process.stderr is not None
     assert process.stderr.readline() == f"{source}/a.jpg: It is no file but a pipe, a socket or a device\n"
     until(lambda: written(out) == ["album/day/late.png", "first.png", "slow.png"])
