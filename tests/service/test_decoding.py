@@ -366,6 +366,7 @@ def test_a_pool_whose_workers_are_all_unfit_says_so(
     pool = DecodePool(2, on_end=endings.append)
     try:
         pool.wait_until_ready()
+        wait_for(lambda: len(pool.processes) == 2)  # none may be on its way past what is patched
         assert pool.works
         with monkeypatch.context() as patched:
             # as one would answer that lacks memory from its start on; the real one can't be made to on demand
