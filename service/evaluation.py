@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from service.alignment import align
+from service.caller import NOBODY, Caller
 from service.codec import Header, as_srgb
 from service.pipeline import Outcome, Pipeline, Ticket
 from service.quality import colour_difference, psnr, require_same_size, seam_index, ssim
-from service.scheduler import Job
 from service.schemas import Alignment, EvaluateOptions, Evaluation, Gain, Scores
 from service.telemetry import Stopwatch
 
@@ -39,7 +39,7 @@ def admit(
     image: bytes,
     reference: bytes,
     options: EvaluateOptions,
-    on_job: Callable[[Job], None] = lambda _: None,
+    caller: Caller = NOBODY,
 ) -> tuple[Ticket, Header]:
     """Give a picture its place, before it and its reference are decoded.
 
@@ -47,7 +47,7 @@ def admit(
         pipeline: what enhances it.
         image, reference: the whole files.
         options: how.
-        on_job: as `Pipeline.admit`.
+        caller: as `Pipeline.admit`.
 
     Returns:
         the picture's ticket, and the header of the reference.
@@ -56,12 +56,12 @@ def admit(
         SizesDiffer: the files differ in size and are not to be aligned.
         Exception: whatever `Pipeline.admit` raises.
     """
-    header = pipeline.read_header(reference)
-    own = pipeline.read_header(image)
+    header = pipeline.read_header(reference, caller)
+    own = pipeline.read_header(image, caller)
     if not options.align:
         require_same_size(own, header)
     ticket = pipeline.admit(
-        image, options.camera, options.overlap, on_job=on_job, header=own, strength=options.strength
+        image, options.camera, options.overlap, caller=caller, header=own, strength=options.strength
     )
     return ticket, header
 
@@ -97,7 +97,7 @@ def compare(
     after = as_srgb(outcome.enhancement.picture)
     with watch.stage("quality"):
         seams = seam_index(before, after, outcome.enhancement.layout)
-        truth = as_srgb(pipeline.decode(reference, header))
+        truth = as_srgb(pipeline.decode(reference, header, ticket.caller))
         alignment = None
         if options.align:
             aligned = align(before, truth)

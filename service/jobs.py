@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from service.caller import Cancelled
+
 Enhanced = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 Cut = Callable[[int, npt.NDArray[np.uint8]], None]
 """Writes tile number i, from 0, to a uint8 (128, 128, 3)."""
@@ -42,10 +44,6 @@ class DeviceFailed(Exception):
 
 Ended = type[Closed] | type[DeviceFailed]
 """Why a scheduler does no more work. The type: one exception that many raise would hold on to all their frames."""
-
-
-class Cancelled(Exception):
-    """The client gave up on the picture."""
 
 
 class DeadlineExceeded(Exception):

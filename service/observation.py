@@ -11,9 +11,9 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import telemetry
+from service.caller import Cancelled
 from service.edge.keys import key_of
 from service.problems import PROBLEM, name_of
-from service.scheduler import Cancelled
 from service.state import State
 from service.telemetry import Stopwatch
 from service.tracing import RequestSpan, attributes_of, trace_of

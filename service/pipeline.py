@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from service import codec
+from service.caller import NOBODY, Caller
 from service.catalogue import Catalogue
 from service.codec import Format, Header, Picture, PictureLimits, answer_format
 from service.enhancer import Enhancement, Enhancer
@@ -17,13 +19,27 @@ _OVERLAPS: Final = {"fast": 16, "max": 64}
 
 
 class Decoder(Protocol):
-    """What reads files: `codec` in this process, or a `DecodePool` in others."""
+    """What reads files: `InProcess` here, or a `DecodePool` in other processes."""
 
-    def read_header(self, data: bytes, limits: PictureLimits) -> Header:
+    def read_header(self, data: bytes, limits: PictureLimits, caller: Caller) -> Header:
+        """As `codec.read_header`, for a caller; raises `Cancelled` once that does not wait any more."""
+
+    def decode(self, data: bytes, header: Header, caller: Caller) -> Picture:
+        """As `codec.decode`, likewise."""
+
+
+class InProcess:
+    """Reads files in this process."""
+
+    def read_header(self, data: bytes, limits: PictureLimits, caller: Caller) -> Header:
         """As `codec.read_header`."""
+        caller.cancellation.check()
+        return codec.read_header(data, limits)
 
-    def decode(self, data: bytes, header: Header) -> Picture:
+    def decode(self, data: bytes, header: Header, caller: Caller) -> Picture:
         """As `codec.decode`."""
+        caller.cancellation.check()
+        return codec.decode(data, header)
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,7 @@ class Ticket:
         generator: the generator.
         overlap: of its tiles, in pixels.
         job: its place, which closing gives back.
+        caller: for whom it is.
     """
 
     data: bytes
@@ -47,6 +64,7 @@ class Ticket:
     generator: Generator
     overlap: int
     job: Job
+    caller: Caller
 
 
 @dataclass(frozen=True)
@@ -89,13 +107,13 @@ class Pipeline:
         self._limits = limits
         self._timeout_s = timeout_s
 
-    def read_header(self, data: bytes) -> Header:
+    def read_header(self, data: bytes, caller: Caller = NOBODY) -> Header:
         """Read a file's header within this pipeline's limits; raises as the decoder."""
-        return self._decoder.read_header(data, self._limits)
+        return self._decoder.read_header(data, self._limits, caller)
 
-    def decode(self, data: bytes, header: Header) -> Picture:
+    def decode(self, data: bytes, header: Header, caller: Caller = NOBODY) -> Picture:
         """Decode a file that is not to be enhanced; raises as the decoder."""
-        return self._decoder.decode(data, header)
+        return self._decoder.decode(data, header, caller)
 
     def admit(
         self,
@@ -103,7 +121,7 @@ class Pipeline:
         camera: str | None = None,
         overlap: Overlap = "balanced",
         format_: Format | None = None,
-        on_job: Callable[[Job], None] = lambda _: None,
+        caller: Caller = NOBODY,
         header: Header | None = None,
         strength: float = 1.0,
     ) -> Ticket:
@@ -114,23 +132,26 @@ class Pipeline:
             camera: whose generator; None takes the default.
             overlap: `balanced` is what the generator recommends, `fast` 16 pixels, `max` 64.
             format_: the answer's format; None takes the file's own, or JPEG where that can't be written.
-            on_job: is given the picture's job, so that it can be cancelled.
+            caller: for whom it is; giving up cancels the picture's job.
             header: what `read_header` said of the file, where it was asked already.
             strength: as `enhance` will get it; at 0 a full queue is no obstacle.
 
         Raises:
             UnknownCamera, SideTooLong, NotWritable: it can't be done.
             UnsupportedFormat, MalformedPicture, PictureTooLarge, DecodingTooCostly, NoDecodeWorker: as the decoder.
+            Cancelled: the caller gave up.
             QueueFull, Closed: as `Enhancer.admit`.
         """
         chosen = self._catalogue.named(camera)
         generator = self._catalogue[chosen]
         pixels = _OVERLAPS.get(overlap, generator.spec.overlap)
-        header = header or self.read_header(data)
+        header = header or self.read_header(data, caller)
         answer = answer_format(header, format_)
-        job = self._enhancer.admit(header.height, header.width, chosen, pixels, self._timeout_s, strength)
-        on_job(job)
-        return Ticket(data, header, answer, chosen, generator, pixels, job)
+        job = self._enhancer.admit(
+            header.height, header.width, chosen, pixels, self._timeout_s, strength, caller.client
+        )
+        caller.cancellation.attach(job)
+        return Ticket(data, header, answer, chosen, generator, pixels, job, caller)
 
     def enhance(
         self,
@@ -162,7 +183,7 @@ class Pipeline:
         }
         ticket.job.check()
         with watch.stage("decode"):
-            source = self.decode(ticket.data, ticket.header)
+            source = self.decode(ticket.data, ticket.header, ticket.caller)
         enhancement = self._enhancer.enhance(source, ticket.job, ticket.overlap, strength, progress, watch)
         kept = source if keep_source else None
         return Outcome(kept, enhancement, ticket.format, ticket.camera, ticket.generator)

@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from service import telemetry
 from service.alignment import BarelyOverlaps, NotAligned
 from service.archive import MalformedZip, TooManyFiles, UnusableEntry, UnzippedTooLarge
+from service.caller import Cancelled
 from service.catalogue import UnknownCamera
 from service.codec import (
     DecodingTooCostly,
@@ -39,7 +40,7 @@ from service.edge.errors import (
     UnknownHost,
 )
 from service.quality import SizesDiffer, TooSmall
-from service.scheduler import Cancelled, Closed, DeadlineExceeded, DeviceFailed, InferenceFailed, QueueFull
+from service.scheduler import Closed, DeadlineExceeded, DeviceFailed, InferenceFailed, QueueFull
 
 log = logging.getLogger(__name__)
 

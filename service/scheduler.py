@@ -20,7 +20,6 @@ from typing import Literal
 from service.admission import OVERDUE, Admission, whole_seconds
 from service.generator import Generator
 from service.jobs import (
-    Cancelled,
     Closed,
     Cut,
     DeadlineExceeded,
@@ -39,7 +38,6 @@ from service.turns import Turns, choose_batch
 
 __all__ = [
     "BatchDone",
-    "Cancelled",
     "Closed",
     "Cut",
     "DeadlineExceeded",
@@ -156,13 +154,14 @@ class Scheduler:
         """How many admitted tiles are not yet enhanced."""
         return self._admission.waiting
 
-    def admit(self, tiles: int, camera: str, seconds: float) -> Job:
+    def admit(self, tiles: int, camera: str, seconds: float, client: str = "") -> Job:
         """Give a picture its place.
 
         Args:
             tiles: how many tiles it has; with none it needs no room in the queue.
             camera: which generator enhances it.
             seconds: how long it may take from now.
+            client: whose it is, as `Caller.client`.
 
         Raises:
             QueueFull: too many tiles wait already, or it would not be done in time.

@@ -90,7 +90,8 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("decoding/process", {"service.picture"} | DECODING),
         (
             "decoding/pool",
-            {f"service.{name}" for name in ("generator", "metadata", "picture", "decoding.process")} | DECODING,
+            {f"service.{name}" for name in ("caller", "generator", "metadata", "picture", "decoding.process")}
+            | DECODING,
         ),
         ("view", {"service.codec", "service.colour", "service.tiling"}),
         ("alignment", set()),
@@ -114,9 +115,13 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("admission", set()),
         ("warmup", {"service.generator", "service.spec"}),
         ("retries", set()),
-        ("jobs", set()),
+        ("caller", set()),
+        ("jobs", {"service.caller"}),
         ("lanes", {"service.generator", "service.jobs", "service.retries", "service.spec"}),
-        ("scheduler", {f"service.{name}" for name in ("admission", "generator", "jobs", "lanes", "retries", "turns")}),
+        (
+            "scheduler",
+            {f"service.{name}" for name in ("admission", "caller", "generator", "jobs", "lanes", "retries", "turns")},
+        ),
         ("telemetry", set()),
         ("metrics", {"service.telemetry", "service.versions"}),
         ("logs", {"service.telemetry"}),
@@ -127,7 +132,7 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ),
         (
             "evaluation",
-            {f"service.{name}" for name in ("alignment", "codec", "pipeline", "quality", "scheduler", "schemas")}
+            {f"service.{name}" for name in ("alignment", "caller", "codec", "pipeline", "quality", "schemas")}
             | {"service.telemetry"},
         ),
     ],

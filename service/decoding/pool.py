@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, Literal
 
+from service.caller import NOBODY, Caller
 from service.decoding.messages import Answer, Disconnected, Task, exception_of
 from service.decoding.process import Worker
 from service.generator import cpu_threads
@@ -124,7 +125,7 @@ class DecodePool:
         """Whether there is a worker, or one is on its way: False where several that were started failed in a row."""
         return self._failed_starts < _TRIES or bool(self.processes)
 
-    def read_header(self, data: bytes, limits: PictureLimits) -> Header:
+    def read_header(self, data: bytes, limits: PictureLimits, caller: Caller = NOBODY) -> Header:
         """As `codec.read_header`.
 
         Raises:
@@ -140,7 +141,7 @@ class DecodePool:
             raise PictureTooLarge(header.height * header.width, limits.max_pixels)
         return header
 
-    def decode(self, data: bytes, header: Header) -> Picture:
+    def decode(self, data: bytes, header: Header, caller: Caller = NOBODY) -> Picture:
         """As `codec.decode`.
 
         Raises:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from service import problems
 from service.archive import File, Names, ZipWriter
-from service.cancellation import Cancellation
+from service.caller import Cancellation
 from service.codec import Format
 from service.scheduler import QueueFull
 from service.schemas import BatchError, BatchErrors

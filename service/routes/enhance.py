@@ -7,7 +7,7 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from service.archive import File, Limits
-from service.cancellation import Cancellation
+from service.caller import Caller, Cancellation
 from service.codec import FORMATS, Format, Header, as_srgb, encode, media_type
 from service.edge.clients import client_of
 from service.edge.house import house_of
@@ -90,18 +90,18 @@ async def enhance(request: Request) -> Response:
     threads: Threads = request.app.state.threads
     if upload.several:
         allowance.count(client_of(request.scope), len(upload.files) - 1)  # one was counted when it came
-        return _answer_several(state, upload, accept, threads, record_of(request))
+        return _answer_several(state, upload, accept, threads, record_of(request), client_of(request.scope))
     known = request.headers.getlist("if-none-match")
-    cancellation = Cancellation()
+    caller = Caller(client_of(request.scope))
     with record_of(request).picture() as watch:
         one = _One(state, upload, accept, known, watch)
         return await until_hung_up(
-            request.receive, lambda: threads.enhance(lambda: one.admit(cancellation), one.answer), cancellation
+            request.receive, lambda: threads.enhance(caller, lambda: one.admit(caller), one.answer), caller.cancellation
         )
 
 
 def _answer_several(
-    state: State, upload: Upload[EnhanceOptions], accept: str, threads: Threads, record: RequestRecord
+    state: State, upload: Upload[EnhanceOptions], accept: str, threads: Threads, record: RequestRecord, client: str
 ) -> Response:
     options, pipeline = upload.options, state.pipeline
     # an unknown camera is refused once, before any picture
@@ -109,11 +109,13 @@ def _answer_several(
     generator = state.catalogue[camera]
 
     async def enhance(file: File, cancellation: Cancellation) -> tuple[bytes, Format]:
+        caller = Caller(client, cancellation)
+
         def admit() -> Ticket:
             image = file.read()
-            header = pipeline.read_header(image)
+            header = pipeline.read_header(image, caller)
             wanted = options.format or accepted_format(accept, header.format)
-            return pipeline.admit(image, camera, options.overlap, wanted, cancellation.attach, header, options.strength)
+            return pipeline.admit(image, camera, options.overlap, wanted, caller, header, options.strength)
 
         def work(ticket: Ticket, watch: Stopwatch) -> tuple[bytes, Format]:
             outcome = pipeline.enhance(ticket, watch, options.strength)
@@ -123,7 +125,7 @@ def _answer_several(
             return body, outcome.format
 
         with record.picture("picture") as watch:
-            return await threads.enhance(admit, partial(work, watch=watch))
+            return await threads.enhance(caller, admit, partial(work, watch=watch))
 
     headers = {
         "X-Pix2DSLR-Camera": camera,
@@ -150,11 +152,11 @@ class _One:
         self._caching: Mapping[str, str] = {}
         self._reference: Header | None = None
 
-    def admit(self, cancellation: Cancellation) -> Ticket | Response:
+    def admit(self, caller: Caller) -> Ticket | Response:
         """Read the headers and give the picture its place; a client that has its answer already gets 304."""
         upload, options, pipeline = self._upload, self._upload.options, self._state.pipeline
         image = upload.image
-        header = pipeline.read_header(image)
+        header = pipeline.read_header(image, caller)
         wanted = options.format or accepted_format(self._accept, header.format)
         camera = self._state.catalogue.named(options.camera)
         tag = _tag(self._state, upload, image, camera, wanted)
@@ -162,9 +164,9 @@ class _One:
         if is_known(self._known, tag):
             return Response(status_code=304, headers=self._caching)
         if upload.reference is not None:
-            self._reference = pipeline.read_header(upload.reference)
+            self._reference = pipeline.read_header(upload.reference, caller)
             require_same_size(header, self._reference)
-        return pipeline.admit(image, camera, options.overlap, wanted, cancellation.attach, header, options.strength)
+        return pipeline.admit(image, camera, options.overlap, wanted, caller, header, options.strength)
 
     def answer(self, ticket: Ticket) -> Response:
         """Enhance the picture, and measure it where there is a reference."""
@@ -174,7 +176,10 @@ class _One:
         if self._upload.reference is not None and self._reference is not None:
             output = outcome.enhancement.picture
             with watch.stage("quality"):
-                shown, truth = as_srgb(output), as_srgb(pipeline.decode(self._upload.reference, self._reference))
+                shown, truth = (
+                    as_srgb(output),
+                    as_srgb(pipeline.decode(self._upload.reference, self._reference, ticket.caller)),
+                )
                 headers["X-PSNR"] = f"{psnr(shown, truth):.3f}"
                 headers["X-SSIM"] = f"{ssim(shown, truth):.4f}"
         with watch.stage("encode"):

@@ -37,7 +37,7 @@ import anyio
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from service.cancellation import Cancellation
+from service.caller import Caller, Cancellation, Cancelled
 from service.codec import FORMATS, encode, media_type
 from service.edge.budget import Reservation
 from service.edge.clients import client_of
@@ -51,7 +51,6 @@ from service.pipeline import Ticket
 from service.problems import MalformedRequest, NotReady, name_of, response_to
 from service.quality import seam_index
 from service.routes.threads import Threads
-from service.scheduler import Cancelled, Job
 from service.schemas import LiveCancel, LiveOptions
 from service.state import State, state_of
 from service.telemetry import Stopwatch
@@ -89,15 +88,14 @@ class _Reports:
     """What a worker thread tells its connection; of progress only the latest counts."""
 
     loop: asyncio.AbstractEventLoop
-    cancellation: Cancellation = field(default_factory=Cancellation)
+    caller: Caller
     news: asyncio.Event = field(default_factory=asyncio.Event)
     tiles: int = 0
     done: int = 0
     told: int = -1  # tiles done when the client was told last; -1 before `accepted`
 
-    def on_job(self, job: Job) -> None:
-        self.cancellation.attach(job)
-        self.tiles = job.tiles
+    def on_place(self, tiles: int) -> None:
+        self.tiles = tiles
         self.loop.call_soon_threadsafe(self.news.set)
 
     def on_progress(self, done: int, _: int) -> None:
@@ -234,8 +232,8 @@ class _Connection:
         except RateLimited as refused:
             await self._send_problem(frame.number, refused)
             return
-        reports = _Reports(asyncio.get_running_loop())
-        self._running = frame.number, reports.cancellation
+        reports = _Reports(asyncio.get_running_loop(), Caller(self._client))
+        self._running = frame.number, reports.caller.cancellation
         error: Exception | None = None
         result: list[tuple[Mapping[str, Any], bytes]] = []
 
@@ -278,17 +276,22 @@ class _Connection:
     async def _enhance(self, task: _Task, reports: _Reports) -> tuple[Mapping[str, Any], bytes]:
         threads: Threads = self._websocket.app.state.threads
         options, pipeline = task.options, self._state.pipeline
+
+        def admit() -> Ticket:
+            ticket = pipeline.admit(
+                task.data,
+                options.camera,
+                options.overlap,
+                options.format,
+                reports.caller,
+                strength=options.strength,
+            )
+            reports.on_place(ticket.job.tiles)
+            return ticket
+
         with self._record.picture("frame") as watch:
             return await threads.enhance(
-                lambda: pipeline.admit(
-                    task.data,
-                    options.camera,
-                    options.overlap,
-                    options.format,
-                    on_job=reports.on_job,
-                    strength=options.strength,
-                ),
-                lambda ticket: _work(self._state, ticket, options, reports, watch),
+                reports.caller, admit, lambda ticket: _work(self._state, ticket, options, reports, watch)
             )
 
     async def _tell_news(self, frame: Frame[_Task], reports: _Reports) -> None:

@@ -12,10 +12,9 @@ import anyio
 import anyio.to_thread
 from starlette.types import Receive
 
-from service.cancellation import Cancellation
+from service.caller import Caller, Cancellation, Cancelled
 from service.pipeline import Ticket
 from service.problems import EXPECTED
-from service.scheduler import Cancelled
 
 Result = TypeVar("Result")
 
@@ -39,10 +38,13 @@ class Threads:
         self._large = anyio.CapacityLimiter(workers)
         self._without_tiles = anyio.CapacityLimiter(workers)
 
-    async def enhance(self, admit: Callable[[], Ticket | Result], work: Callable[[Ticket], Result]) -> Result:
+    async def enhance(
+        self, caller: Caller, admit: Callable[[], Ticket | Result], work: Callable[[Ticket], Result]
+    ) -> Result:
         """Enhance a picture in two steps, and give its place back whatever happens.
 
         Args:
+            caller: for whom.
             admit: reads what decides and gives the picture its place, or has the answer already.
             work: does the rest.
 

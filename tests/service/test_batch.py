@@ -13,7 +13,7 @@ import pytest
 from starlette.types import Message
 
 from service.archive import File
-from service.cancellation import Cancellation
+from service.caller import Cancellation
 from service.codec import Format
 from service.routes.batch import UNDER_WAY, EnhancedZip
 from service.scheduler import QueueFull
