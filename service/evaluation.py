@@ -89,12 +89,15 @@ def compare(
     Raises:
         NotAligned, BarelyOverlaps: as `align`.
         TooSmall: as `ssim`.
+        Cancelled: the caller gave up.
         Exception: whatever `Pipeline.enhance` raises.
     """
     outcome = pipeline.enhance(ticket, watch, options.strength, progress, keep_source=True)
     assert outcome.source is not None
     before = as_srgb(outcome.source)
     after = as_srgb(outcome.enhancement.picture)
+    check = ticket.caller.cancellation.check  # between steps that take seconds for large pictures
+    check()
     with watch.stage("quality"):
         seams = seam_index(before, after, outcome.enhancement.layout)
         truth = as_srgb(pipeline.decode(reference, header, ticket.caller))
@@ -102,13 +105,16 @@ def compare(
         if options.align:
             aligned = align(before, truth)
             truth = aligned.reference
+            check()
             height, width = truth.shape[:2]
             here = np.s_[aligned.top : aligned.top + height, aligned.left : aligned.left + width]
             before, after = before[here], after[here]
             alignment = Alignment(
                 inliers=aligned.inliers, left=aligned.left, top=aligned.top, width=width, height=height
             )
-        scores = _scores(before, truth), _scores(after, truth)
+        first = _scores(before, truth)
+        check()
+        scores = first, _scores(after, truth)
     return Comparison(outcome, before, after, truth, _answer(outcome, scores, seams, alignment, watch))
 
 

@@ -119,6 +119,7 @@ def _answer_several(
 
         def work(ticket: Ticket, watch: Stopwatch) -> tuple[bytes, Format]:
             outcome = pipeline.enhance(ticket, watch, options.strength)
+            cancellation.check()
             with watch.stage("encode"):
                 body = _encode(outcome, options)
             state.metrics.picture_done(watch)
@@ -175,6 +176,7 @@ class _One:
         headers = {**outcome_headers(outcome), **self._caching}
         if self._upload.reference is not None and self._reference is not None:
             output = outcome.enhancement.picture
+            ticket.caller.cancellation.check()
             with watch.stage("quality"):
                 shown, truth = (
                     as_srgb(output),
@@ -182,6 +184,7 @@ class _One:
                 )
                 headers["X-PSNR"] = f"{psnr(shown, truth):.3f}"
                 headers["X-SSIM"] = f"{ssim(shown, truth):.4f}"
+        ticket.caller.cancellation.check()
         with watch.stage("encode"):
             body = _encode(outcome, options)
         self._state.metrics.picture_done(watch)

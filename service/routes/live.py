@@ -343,6 +343,7 @@ def _work(
         with watch.stage("quality"):
             before, after = to_8_bit(outcome.source.pixels), to_8_bit(output.pixels)
             seams = {"seam_index": seam_index(before, after, outcome.enhancement.layout)}
+    ticket.caller.cancellation.check()
     with watch.stage("encode"):
         body = encode(output, outcome.format, options.encoder_quality, options.metadata == "keep", spend=True)
     state.metrics.picture_done(watch)
