@@ -15,8 +15,9 @@ RUN python -m venv --without-pip /opt/venv
 # sent only where they are asked for, and whoever asks should need no image of his own.
 COPY requirements requirements
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip --python /opt/venv/bin/python install --no-compile --require-hashes -r "requirements/$EXTRAS.txt" \
- && python -m pip install --require-hashes -r requirements/build.txt -r requirements/sbom.txt
+    python -m pip --python /opt/venv/bin/python install --no-compile --require-hashes --only-binary :all: \
+        -r "requirements/$EXTRAS.txt" \
+ && python -m pip install --require-hashes --only-binary :all: -r requirements/build.txt -r requirements/sbom.txt
 
 COPY . .
 # --no-index: what the layer above forgot fails here instead of being fetched unpinned

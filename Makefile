@@ -5,8 +5,10 @@ HOST ?= 127.0.0.1
 DATA ?= data
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# nothing is installed whose hash is not in requirements/, and the project itself without asking for anything
-PINNED := $(PIP) --require-hashes
+# Nothing is installed whose hash is not in requirements/, and the project itself without asking for anything. Wheels alone,
+# since what builds others would be fetched without a hash.
+PINNED := $(PIP) --require-hashes --only-binary :all:
+PINNED_TEST := $(PINNED) --no-binary pyvips --no-build-isolation
 OURS := $(PIP) --no-index --no-deps --no-build-isolation --editable .
 
 MINUTES ?= 10
@@ -37,7 +39,7 @@ fuzz: .venv/.test
 # of what other systems need too. It fails where the advisories can't be asked for, rather than pass without them
 audit: .venv/.test
 	$(PINNED) --requirement requirements/audit.txt
-	for set in build audit sbom cpu cuda ray test torch; do \
+	for set in build tools audit sbom cpu cuda ray test torch; do \
 	    sed -e '/^-r/d' -e 's/ ; [^\]*//' requirements/$$set.txt > .venv/audit.txt && \
 	    $(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement .venv/audit.txt || exit; done
 	$(BIN)/ruff check --select S .
@@ -101,6 +103,7 @@ clean:
 
 # torch's build for the CPU where an index has it (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS), else the default one
 .venv/.test: .venv/bin/python pyproject.toml $(wildcard requirements/*.txt)
-	$(PINNED) --requirement requirements/torch-cpu.txt || $(PINNED) --requirement requirements/torch.txt
+	$(PINNED) --requirement requirements/build.txt --requirement requirements/tools.txt
+	$(PINNED_TEST) --requirement requirements/torch-cpu.txt || $(PINNED_TEST) --requirement requirements/torch.txt
 	$(OURS)
 	@touch $@ .venv/.serve

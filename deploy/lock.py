@@ -43,6 +43,7 @@ class Set:
 
 SETS: Final = {
     "build": Set("builds the project itself", named=(*PROJECT["build-system"]["requires"], "editables")),
+    "tools": Set("builds what has no wheel, pyvips", named=("setuptools", "cffi", "pkgconfig")),
     "audit": Set("audits, and writes these files", named=(*EXTRAS["audit"], *EXTRAS["lock"])),
     "sbom": Set("lists what the image holds", named=("cyclonedx-bom",)),
     "cpu": Set("runs the service", extras=("otel",)),
@@ -52,7 +53,7 @@ SETS: Final = {
     "test": Set(
         "trains, tests and lints, but for torch",
         extras=("otel", "ray", "train", "test", "lint", "browser"),
-        on=("cpu", "build", "ray"),
+        on=("cpu", "build", "tools", "ray"),
         leaves=_OF_TORCH,
     ),
 }

@@ -78,17 +78,26 @@ def test_both_builds_of_torch_are_of_one_release() -> None:
 
 
 def test_everything_is_installed_by_its_hash() -> None:
+    lines = (
+        "".join((ROOT / name).read_text() + "\n" for name in ("Makefile", "Dockerfile"))
+        .replace("\\\n", " ")
+        .splitlines()
+    )
+    variables = dict(re.findall(r"^(\w+) := (.*)$", "\n".join(lines), re.MULTILINE))
     commands = []
-    for name in ("Makefile", "Dockerfile"):
-        text = re.sub(r"^#.*\n", "", (ROOT / name).read_text(), flags=re.MULTILINE).replace("\\\n", " ")
-        text = text.replace("$(PINNED)", "$(PIP) --require-hashes").replace("$(PIP)", "pip install")
-        commands += re.findall(r"\bpip\b[^&|;\n]*? (?:install|wheel) [^&|;\n]*", text)
-    assert len(commands) >= 7
+    for line in lines:
+        while found := re.search(r"\$\((\w+)\)", line):
+            line = line.replace(found[0], variables.get(found[1], found[1]))
+        if " := " not in line:
+            commands += re.findall(r"\bpip\b[^&|]*? (?:install|wheel) [^&|]*", line)
+    assert len(commands) >= 10
     for command in commands:
         # or it is the project itself, for which nothing is fetched
-        alone = "--no-deps" in command or "--no-index" in command
-        assert "--require-hashes" in command or alone or command.endswith("--disable-pip-version-check"), command
-    assert "constraint" not in "".join(commands)
+        ours = "--no-index" in command or "--no-deps --no-build-isolation" in command
+        assert ours or "--require-hashes --only-binary :all:" in command, command
+    built = [command for command in commands if "--no-binary" in command]
+    assert built
+    assert all("--no-build-isolation" in command for command in built), "what builds it has no hash"
 
 
 def test_images_of_others_are_named_by_digest() -> None:
