@@ -83,11 +83,11 @@ def test_everything_is_installed_by_its_hash() -> None:
         .replace("\\\n", " ")
         .splitlines()
     )
-    variables = dict(re.findall(r"^(\w+) := (.*)$", "\n".join(lines), re.MULTILINE))
+    variables: dict[str, str] = dict(re.findall(r"^(\w+) := (.*)$", "\n".join(lines), re.MULTILINE))
     commands = []
     for line in lines:
-        while found := re.search(r"\$\((\w+)\)", line):
-            line = line.replace(found[0], variables.get(found[1], found[1]))
+        while name := next(iter(re.findall(r"\$\((\w+)\)", line)), ""):
+            line = line.replace(f"$({name})", variables.get(name, name))
         if " := " not in line:
             commands += re.findall(r"\bpip\b[^&|]*? (?:install|wheel) [^&|]*", line)
     assert len(commands) >= 10
