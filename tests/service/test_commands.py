@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.caller import Cancelled
+from service.caller import Caller, Cancelled
 from service.codec import Format, PictureTooLarge, UnsupportedFormat
 from service.commands.common import complete_camera, explain, shown
 from service.commands.files import CantWrite, NotOurs, Stamp, find, format_of, sweep, target_name, write_whole
