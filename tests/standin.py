@@ -1,6 +1,7 @@
 """A stand-in for a decode worker that a file has taken over: it tries what that could, and tells what came of it."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,7 +112,7 @@ if "service.decoding.worker" in sys.orig_argv:
 def write(folder: Path) -> dict[str, str]:
     """Write the stand-in, and return the variables by which the workers of a service become one."""
     (folder / "sitecustomize.py").write_text(_PROGRAM)
-    return {"PYTHONPATH": str(folder)}
+    return {"PYTHONPATH": os.pathsep.join((str(folder), str(Path(__file__).parents[1])))}
 
 
 def file_that(does: str = "", **goal: Any) -> bytes:
