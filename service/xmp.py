@@ -13,7 +13,9 @@ _BY_NAME: Final = re.compile(rb"""(tiff:Orientation(?:\s*+=\s*+["']|\s*+>)\s*+)[
 _LARGEST: Final = 1 << 24
 """Bytes of a packet that is kept."""
 _MOST_ELEMENTS: Final = 100_000
-"""Of a packet, with their attributes; as many take a quarter of a second; what comes behind them is left as it is."""
+"""Of a packet; as many take a quarter of a second, and what comes behind them is left as it is."""
+_MOST_ATTRIBUTES: Final = 250_000
+"""Of a packet that is looked at: all those of an element are read before anything can stop it."""
 _LONGEST_ADDRESS: Final = 256
 """Characters of a namespace's address that is compared with those that are known: each element is."""
 _STALE: Final = re.compile(
@@ -72,14 +74,13 @@ class _Search:
         self._parser.EndElementHandler = self._end
         self._parser.StartDoctypeDeclHandler = self._doctype
         try:
-            # all attributes of an element are read before anything is called
-            if packet.count(b"=") <= 2 * _MOST_ELEMENTS:
+            if packet.count(b"=") <= _MOST_ATTRIBUTES:
                 self._parser.Parse(packet[self._start :], True)
         except (expat.ExpatError, _Stop):
             pass
 
-    def _count(self, parts: int) -> None:
-        self._elements += parts
+    def _count(self) -> None:
+        self._elements += 1
         if self._elements > _MOST_ELEMENTS:
             raise _Stop
 
@@ -93,7 +94,7 @@ class _Search:
         return addresses[-1] if addresses and (colon or not attribute) else "", local
 
     def _begin(self, name: str, attributes: dict[str, str]) -> None:
-        self._count(1 + len(attributes))
+        self._count()
         declared = [key for key in attributes if key.startswith("xmlns")] if attributes else ()
         self._declared.append(declared)
         for key in declared:
@@ -137,7 +138,7 @@ class _Search:
             self.orientations.append(place + value.index(digit))
 
     def _text(self, text: str) -> None:
-        self._count(1)
+        self._count()
         if not self._cut:
             self._add_orientation(self._place(), text.encode("iso-8859-1"))
 

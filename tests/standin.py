@@ -115,6 +115,6 @@ def write(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join((str(folder), str(Path(__file__).parents[1])))}
 
 
-def file_that(does: str = "", **goal: Any) -> bytes:
+def file_that(does: str = "", /, **goal: Any) -> bytes:
     """A file that makes it do something."""
     return MARK + json.dumps({"does": does, **goal}).encode()

@@ -645,8 +645,8 @@ def test_one_client_does_not_take_all_workers(
             hanging_up[round_ % 6].cancel()
         enough.set()
         for _ in range(100):
-            for each in hanging_up:
-                each.cancel()
+            for cancellation in hanging_up:
+                cancellation.cancel()
             time.sleep(0.02)
         for each in going:
             each.result(30)
