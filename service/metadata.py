@@ -25,6 +25,10 @@ _LARGEST_TEXTS: Final = 1 << 24
 """Bytes of texts that are kept, of all together."""
 _MOST_BLOCKS: Final = 16
 """Of IPTC, that are looked at; each is compared with those before it."""
+_MOST_RESOURCES: Final = 10_000
+"""Of Photoshop, that are looked at; it writes some fifty."""
+MOST_RECORDS: Final = 100_000
+"""Of IPTC, that are looked at one by one."""
 
 Sampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 """Of colour differences: at every pixel, every second of a row, or every fourth."""
@@ -218,7 +222,9 @@ def iptc_resource(resources: bytes) -> bytes | None:
     """Find the IPTC records among Photoshop's resources, in several blocks perhaps."""
     found: list[bytes] = []
     place = 0
-    while resources[place : place + 4] in _RESOURCES and place + 12 <= len(resources):
+    for _ in range(_MOST_RESOURCES):
+        if resources[place : place + 4] not in _RESOURCES or place + 12 > len(resources):
+            break
         code = int.from_bytes(resources[place + 4 : place + 6], "big")
         place += 6 + (resources[place + 6] + 2) // 2 * 2
         size = int.from_bytes(resources[place : place + 4], "big")
@@ -233,10 +239,12 @@ def _joined(blocks: list[bytes]) -> bytes:
     """Join blocks of IIM records: what one says, those behind it do not say anew."""
     blocks = [block for block in blocks if block]
     said: dict[bytes, list[bytes]] = {}  # records by their marks
+    left = MOST_RECORDS
     for block in blocks if len(blocks) > 1 else ():
         here: dict[bytes, list[bytes]] = {}
         place = 0
-        while block[place : place + 1] == b"\x1c":
+        while block[place : place + 1] == b"\x1c" and left:
+            left -= 1
             mark, length = block[place : place + 3], int.from_bytes(block[place + 3 : place + 5], "big")
             here.setdefault(mark, []).append(block[place : place + 5 + length])
             place += 5 + length

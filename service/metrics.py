@@ -87,7 +87,8 @@ class Metrics:
         self.decode_workers_ended = self._counter(
             "decode_workers_ended",
             "Decode workers that were replaced: they died, took too long (timeout) or too much memory for a file, kept "
-            "too much memory (grown), or could not decode a known good file (unfit).",
+            "too much memory (grown), could not decode a known good file (unfit), were in the middle of a file whose "
+            "client was gone (cancelled), or had had enough files (worn).",
             "reason",
         )
         # shown at 0: what rises from nothing is no rise for Prometheus

@@ -89,7 +89,8 @@ class Settings(BaseSettings):
         max_scans: most scans of a progressive JPEG.
         decode_workers: processes that read and decode clients' files, at least 2; 0 decodes in the service's own
             process, where a file that crashes a decoder ends the service. By the CPUs where absent.
-        decode_timeout_s: seconds that reading or decoding a file may take, beyond one a megapixel.
+        decode_timeout_s: seconds of CPU that decoding a file may take, beyond one a megapixel; reading its header a
+            fifth.
         max_files: most pictures in one request, as files of a form or in a zip.
         max_unzipped_bytes: most bytes that a zip's files may have together once unzipped; one of them may have
             max_body_bytes.

@@ -84,13 +84,17 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("decoding/known", {f"service.{name}" for name in ("codec", "picture")} | DECODING),
         (
             "decoding/worker",
-            {f"service.{name}" for name in ("codec", "colour", "headers", "memory", "picture", "decoding.known")}
+            {f"service.{name}" for name in ("codec", "colour", "headers", "memory", "picture")}
+            | {f"service.decoding.{name}" for name in ("containment", "known")}
             | DECODING,
         ),
-        ("decoding/process", {"service.picture"} | DECODING),
+        ("decoding/containment", set()),
+        ("decoding/line", set()),
+        ("decoding/process", {"service.caller", "service.picture"} | DECODING),
         (
             "decoding/pool",
-            {f"service.{name}" for name in ("caller", "generator", "metadata", "picture", "decoding.process")}
+            {f"service.{name}" for name in ("caller", "generator", "metadata", "picture")}
+            | {f"service.decoding.{name}" for name in ("line", "process")}
             | DECODING,
         ),
         ("view", {"service.codec", "service.colour", "service.tiling"}),

@@ -18,6 +18,8 @@ _LENGTH: Final = struct.Struct("!Q")
 _MOST_BYTES: Final = 256 << 20
 """Of a message: its largest parts are metadata, which are no longer than a request's body, in base64."""
 _PIECE: Final = 1 << 20
+_BUSY: Final = 5
+"""How often as much by the clock a file may take as of CPU."""
 
 
 class Disconnected(Exception):
@@ -33,7 +35,7 @@ class Task(_Message):
 
     Attributes:
         length: bytes of the file.
-        seconds: how long it may take.
+        seconds: of CPU that it may take.
         memory: bytes of resident memory that it may take; the service sees to it.
         limits: read the header, within these.
         header: decode the picture that this was said of.
@@ -44,6 +46,11 @@ class Task(_Message):
     memory: int
     limits: PictureLimits | None = None
     header: Header | None = None
+
+    @property
+    def until_stalled(self) -> float:
+        """Seconds by the clock that it may take: others may have the CPUs meanwhile."""
+        return _BUSY * self.seconds
 
 
 class Failure(_Message):
@@ -79,9 +86,11 @@ class Ready(_Message):
 
     Attributes:
         formats: those of whose known good files it decodes; only the first message names them.
+        lacks: as `containment.contain` returns it, likewise.
     """
 
     formats: frozenset[Format] = frozenset()
+    lacks: tuple[str, ...] = ()
 
 
 class Answer(_Message):
@@ -136,21 +145,26 @@ def exception_of(failure: Failure) -> Exception:
         raise Disconnected from None
 
 
-def send(connection: socket.socket, message: _Message, *payload: bytes | memoryview) -> None:
-    """Send a message, and bytes behind it.
-
-    Raises:
-        Disconnected: the other side is gone.
-        TimeoutError: the socket has a timeout, and it is over.
-    """
+def send(
+    connection: socket.socket,
+    message: _Message,
+    *payload: bytes | memoryview,
+    on_wait: Callable[[], None] | None = None,
+) -> None:
+    """Send a message, and bytes behind it; `on_wait` and what is raised as for `receive_into`."""
     text = message.model_dump_json(exclude_defaults=True).encode()
-    try:
-        for part in (_LENGTH.pack(len(text)), text, *payload):
-            connection.sendall(part)
-    except TimeoutError:
-        raise
-    except OSError:
-        raise Disconnected from None
+    for part in (_LENGTH.pack(len(text)), text, *payload):
+        rest = memoryview(part)
+        while rest:
+            try:
+                rest = rest[connection.send(rest) :]
+            except TimeoutError:
+                if on_wait is None:
+                    raise
+            except OSError:
+                raise Disconnected from None
+            if on_wait is not None:
+                on_wait()
 
 
 def receive(connection: socket.socket, kind: type[Message], on_wait: Callable[[], None] | None = None) -> Message:
@@ -174,7 +188,8 @@ def receive_into(connection: socket.socket, room: memoryview, on_wait: Callable[
     Args:
         connection: where from.
         room: where to.
-        on_wait: called whenever nothing came within the socket's timeout; what it raises ends the waiting.
+        on_wait: called at every step, and whenever nothing came within the socket's timeout; what it raises ends the
+            waiting.
 
     Raises:
         Disconnected: the other side is gone.
@@ -186,13 +201,14 @@ def receive_into(connection: socket.socket, room: memoryview, on_wait: Callable[
         except TimeoutError:
             if on_wait is None:
                 raise
-            on_wait()
-            continue
         except OSError:
             raise Disconnected from None
-        if not came:
-            raise Disconnected
-        room = room[came:]
+        else:
+            if not came:
+                raise Disconnected
+            room = room[came:]
+        if on_wait is not None:
+            on_wait()
 
 
 def parsed(kind: type[Message], text: bytes) -> Message:

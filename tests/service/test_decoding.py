@@ -1,13 +1,17 @@
 """Decode workers: what they answer, and what becomes of a file when one of them ends."""
 
+import ctypes
+import json
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +19,7 @@ import psutil
 import pytest
 
 from service import codec, picture
+from service.caller import Caller, Cancellation, Cancelled
 from service.codec import (
     FORMATS,
     DecodingTooCostly,
@@ -29,7 +34,7 @@ from service.decoding import known
 from service.decoding.messages import Answer, Disconnected, Failure, Task, exception_of, failure_of, parsed
 from service.decoding.pool import DecodePool, Ending, NoDecodeWorker
 from service.picture import Header
-from tests import profiles
+from tests import profiles, standin
 from tests.heic_grid import grid_heic
 
 LIMITS = PictureLimits(10**6)
@@ -465,6 +470,209 @@ def test_a_worker_knows_none_of_the_settings(monkeypatch: pytest.MonkeyPatch) ->
     try:
         pool.wait_until_ready()
         assert not any("secret" in str(worker.environ()) for worker in workers() if worker.is_running())
+    finally:
+        pool.close()
+
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="there is no such bound on other systems")
+
+
+@pytest.fixture
+def taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[tuple[DecodePool, list[Ending]]]:
+    """A pool whose workers do what a file says, by default of three that give a header a second."""
+    for name, value in standin.write(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    endings: list[Ending] = []
+    made = DecodePool(3, on_end=endings.append, **{"timeout_s": 5.0} | getattr(request, "param", {}))
+    made.wait_until_ready()
+    wait_for(lambda: len(made.processes) == 3)
+    yield made, endings
+    made.close()
+
+
+@LINUX
+def test_a_worker_that_is_taken_over_reaches_nothing(
+    taken_over: tuple[DecodePool, list[Ending]], tmp_path: Path
+) -> None:
+    pool, _ = taken_over
+    folder, keys = tmp_path / "folder", tmp_path / "keys"
+    folder.mkdir()
+    keys.write_text("secret")
+    held = ctypes.create_string_buffer(b"secret" * 10)
+    goal = {"keys": str(keys), "folder": str(folder), "workers": pool.processes, "address": ctypes.addressof(held)}
+    with pytest.raises(MalformedPicture) as told:
+        pool.read_header(standin.file_that(**goal), LIMITS)
+    done = json.loads(str(told.value))
+    assert len(done) > 20
+    assert not {name: result for name, result in done.items() if result == "done"}
+    assert keys.read_text() == "secret"
+    assert not list(folder.iterdir())
+    assert all(psutil.pid_exists(process) for process in pool.processes)
+
+
+def test_a_worker_gets_few_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = ("PIX2DSLR_API_KEYS", "AWS_SECRET_ACCESS_KEY", "OTEL_EXPORTER_OTLP_HEADERS", "LD_SDK_KEY", "HOME")
+    for name in others:
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    pool = DecodePool(2)
+    try:
+        pool.wait_until_ready()
+        variables = psutil.Process(pool.processes[0]).environ()
+        assert variables["LC_ALL"] == "C.UTF-8"
+        assert not {"secret"} & {*variables.values()}
+    finally:
+        pool.close()
+
+
+def test_a_header_that_takes_too_long_has_one_try_of_a_fifth_of_the_time(
+    taken_over: tuple[DecodePool, list[Ending]],
+) -> None:
+    pool, endings = taken_over
+    with pytest.raises(DecodingTooCostly) as error:
+        pool.read_header(standin.file_that("spins", seconds=60), LIMITS)
+    assert error.value.what == "time"
+    assert float(error.value.limit) == pytest.approx(1, abs=0.01)
+    assert endings == ["timeout"]
+
+
+@pytest.mark.parametrize("does", ["sleeps", "trickles"])
+@pytest.mark.parametrize("taken_over", [{"timeout_s": 1.5}], indirect=True)
+def test_an_answer_has_an_end_whatever_comes_of_it(taken_over: tuple[DecodePool, list[Ending]], does: str) -> None:
+    """It uses no CPU, so it may have had none; by the clock there are five times as much, twice."""
+    pool, endings = taken_over
+    began = time.monotonic()
+    with pytest.raises(DecodingTooCostly):
+        pool.read_header(standin.file_that(does, seconds=100), LIMITS)
+    assert endings == ["timeout"] * 2
+    assert 2 < time.monotonic() - began < 30
+
+
+def test_a_file_on_a_busy_machine_is_read(taken_over: tuple[DecodePool, list[Ending]]) -> None:
+    pool, endings = taken_over
+    with pytest.raises(MalformedPicture):
+        pool.read_header(standin.file_that("sleeps", seconds=2), LIMITS)
+    assert not endings
+
+
+@pytest.mark.parametrize("does", ["sleeps", "spins", "trickles"])
+def test_a_worker_in_the_middle_of_what_nobody_waits_for_ends(
+    taken_over: tuple[DecodePool, list[Ending]], photo: npt.NDArray[np.uint8], does: str
+) -> None:
+    pool, endings = taken_over
+    cancellation = Cancellation()
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(
+            pool.read_header, standin.file_that(does, seconds=60), LIMITS, Caller("one", cancellation)
+        )
+        time.sleep(0.3)
+        assert not asked.done()
+        began = time.monotonic()
+        cancellation.cancel()
+        with pytest.raises(Cancelled):
+            asked.result(10)
+        assert time.monotonic() - began < 2
+    assert endings == ["cancelled"]
+    assert pool.read_header(file_of(photo), LIMITS, Caller("another")).height == 400
+    wait_for(lambda: len(pool.processes) == 3)
+
+
+def test_what_is_done_in_time_keeps_its_worker(taken_over: tuple[DecodePool, list[Ending]]) -> None:
+    pool, endings = taken_over
+    for seconds in (0.0, 0.02):
+        cancellation, before = Cancellation(), pool.processes
+        with ThreadPoolExecutor() as threads:
+            asked = threads.submit(
+                pool.read_header, standin.file_that("sleeps", seconds=seconds), LIMITS, Caller("one", cancellation)
+            )
+            cancellation.cancel()
+            with pytest.raises(Cancelled):
+                asked.result(10)
+        assert sorted(pool.processes) == sorted(before)
+    assert not endings
+
+
+def test_who_gives_up_leaves_the_line_at_once(
+    taken_over: tuple[DecodePool, list[Ending]], photo: npt.NDArray[np.uint8]
+) -> None:
+    pool, endings = taken_over
+    slow, giving_up = standin.file_that("sleeps", seconds=3), Cancellation()
+    with ThreadPoolExecutor(12) as threads:
+        busy = [threads.submit(pool.read_header, slow, LIMITS, Caller("one")) for _ in range(2)]
+        time.sleep(0.2)
+        waiting = [threads.submit(pool.read_header, slow, LIMITS, Caller("one", giving_up)) for _ in range(8)]
+        time.sleep(0.2)
+        began = time.monotonic()
+        giving_up.cancel()
+        for each in waiting:
+            with pytest.raises(Cancelled):
+                each.result(2)
+        assert time.monotonic() - began < 1
+        assert not any(each.done() for each in busy)
+        for each in busy:
+            with pytest.raises(MalformedPicture):
+                each.result(10)
+    assert not endings
+    assert pool.decode(file_of(photo), pool.read_header(file_of(photo), LIMITS)).pixels.shape == photo.shape
+
+
+@pytest.mark.parametrize("does", ["sleeps", "spins", "ends"])
+def test_one_client_does_not_take_all_workers(
+    taken_over: tuple[DecodePool, list[Ending]], photo: npt.NDArray[np.uint8], does: str
+) -> None:
+    """Nor by workers that die or are ended, and are started again."""
+    pool, _ = taken_over
+    data, limits = standin.file_that(does, seconds=20), PictureLimits(10**6)
+    enough, hanging_up = threading.Event(), [Cancellation() for _ in range(6)]
+
+    def go_on(number: int) -> None:
+        while not enough.is_set():
+            try:
+                pool.read_header(data, limits, Caller("hostile", hanging_up[number]))
+            except (Cancelled, MalformedPicture, DecodingTooCostly):
+                hanging_up[number] = Cancellation()
+
+    with ThreadPoolExecutor(6) as threads:
+        going = [threads.submit(go_on, number) for number in range(6)]
+        slowest = 0.0
+        for round_ in range(15):
+            time.sleep(0.1)
+            began = time.monotonic()
+            assert pool.read_header(file_of(photo), limits, Caller(f"another {round_}")).height == 400
+            slowest = max(slowest, time.monotonic() - began)
+            hanging_up[round_ % 6].cancel()
+        enough.set()
+        for _ in range(100):
+            for cancellation in hanging_up:
+                cancellation.cancel()
+            time.sleep(0.02)
+        for each in going:
+            each.result(30)
+    assert slowest < 1
+
+
+def test_a_worker_that_has_had_enough_files_is_replaced_beside_the_others(
+    photo: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.decoding.process._LIFE", 5)
+    endings: list[Ending] = []
+    pool = DecodePool(2, on_end=endings.append)
+    try:
+        pool.wait_until_ready()
+        first = {process.pid for process in of(pool)}
+        data = file_of(photo)
+        header = pool.read_header(data, LIMITS)
+
+        def replaced() -> bool:
+            assert pool.processes
+            np.testing.assert_array_equal(pool.decode(data, header).pixels, photo)
+            return not first & set(pool.processes)
+
+        wait_for(replaced)
+        assert set(endings) == {"worn"}
+        wait_for(lambda: len(pool.processes) == 2)
     finally:
         pool.close()
 
