@@ -165,7 +165,7 @@ class Admission(Generic[Key]):
         lacking = own.waiting + tiles - self._room(others)
         late = self._tiles_until_in_time(own, others, tiles, seconds)
         if kept is not None and not own.waiting:
-            lacking = 0  # what came in its stead is no reason to send it away again
+            lacking = self._waiting - self._max_tiles
         elif kept is None and tiles > self._max_tiles * _SMALL:
             # those that come once this one is done find its room free again: it may use it, or a device would idle
             done_at = now + _with_others(others, own.waiting + tiles) * self.seconds_per_tile
@@ -233,15 +233,15 @@ class Admission(Generic[Key]):
 
         Of another client that is one at most, where none of its pictures waits.
         """
-        ahead = own.waiting + sum(promise.tiles for promise in own.promises)
-        wanted = min(tiles, self._max_tiles)
-        others = sorted(each.expected(now) for each in self._clients.values() if each is not own)
+        all_of_them = [each.expected(now) for each in self._clients.values() if each is not own]
+        all_of_them.append(own.waiting + sum(promise.tiles for promise in own.promises))
+        room = self._max_tiles - min(tiles, self._max_tiles)
 
         def fits(rounds: int) -> bool:
-            return max(ahead - rounds, 0) + wanted <= self._room([max(each - rounds, 0) for each in others])
+            return sum(max(each - rounds, 0) for each in all_of_them) <= room
 
-        rounds = bisect_left(range(max([ahead, *others])), True, key=fits)
-        return sum(min(each, rounds) for each in (ahead, *others))
+        rounds = bisect_left(range(max(all_of_them)), True, key=fits)
+        return sum(min(each, rounds) for each in all_of_them)
 
     def _tiles_until_in_time(self, own: _Client[Key], others: Sequence[int], tiles: int, seconds: float) -> int:
         """How many tiles must be done before a newcomer with `tiles` would be done within `seconds`."""
