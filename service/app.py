@@ -76,7 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.threads = Threads(state.settings.workers)
+        app.state.threads = Threads(state.settings.workers, house.limits)
         state.start_in_thread()
         async with anyio.create_task_group() as group:
             group.start_soon(_watch_keys, house)

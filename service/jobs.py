@@ -128,6 +128,7 @@ class Job:
     Attributes:
         tiles: how many tiles were admitted.
         camera: whose generator enhances them.
+        client: whose picture it is.
         context: the whole picture as the generator sees it, uint8 (32, 32, 3); None is black.
         queue_s: seconds that its tiles waited for their batch, the average over them.
         inference_s: seconds in which at least one of its tiles was on the device.
@@ -135,9 +136,12 @@ class Job:
             there is one.
     """
 
-    def __init__(self, queue: Queue, tiles: int, camera: str, deadline: float, seconds: float) -> None:
+    def __init__(
+        self, queue: Queue, tiles: int, camera: str, deadline: float, seconds: float, client: str = ""
+    ) -> None:
         self.tiles = tiles
         self.camera = camera
+        self.client = client
         self.context: npt.NDArray[np.uint8] | None = None
         self.queue_s = 0.0
         self.inference_s = 0.0

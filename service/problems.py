@@ -227,7 +227,7 @@ _TABLE: Mapping[type[Exception], _Row] = {
     ),
     RateLimited: _Row(
         Problem("rate-limited", 429, "You sent too many pictures"),
-        lambda e: f"You may send {_counted(e.limit)} a minute: try again in {_counted(e.retry_after)} s.",
+        lambda e: f"You may send {_counted(e.limit)} {e.unit} a minute: try again in {_counted(e.retry_after)} s.",
         lambda e: int(e.retry_after),
     ),
     TooManyAtOnce: _Row(

@@ -82,7 +82,8 @@ class Settings(BaseSettings):
         camera: the generator that is used where a request names none.
         batch_sizes: sizes of batches in tiles, ascending from 1, such as [1,4,16]; found by measuring where absent. All
             are run once before the service is ready.
-        max_queued_tiles: tiles that may be admitted at once; beyond it requests get 429.
+        max_queued_tiles: tiles that may be admitted at once; beyond it requests get 429. A client may have an equal
+            part of them whatever the others have.
         max_body_bytes: largest request body.
         max_pixels: most pixels in a picture.
         max_frames: most frames or pages in a file; only the first is ever decoded.
@@ -100,6 +101,8 @@ class Settings(BaseSettings):
             changed, and a broken one leaves the keys as they were.
         rate_limit: pictures that a client may send a minute, all at once or spread; a client is a key, or without keys
             an address. 0 sets no limit.
+        rate_limit_tiles: tiles that a client's pictures may have a minute, likewise; a megapixel has about 110, and a picture
+            with more than that takes the whole minute. 0 sets no limit.
         client_concurrency: requests that a client may have under way, an open WS /live being one. 0 sets no limit.
         trusted_proxies: addresses or networks, separated by commas, whose X-Forwarded-For and X-Forwarded-Proto are
             believed.
@@ -117,7 +120,8 @@ class Settings(BaseSettings):
         min_rate: bytes a second, on average over such a span.
         cors_origins: origins, separated by commas, whose pages may use the service from a browser, such as
             https://example.org; * for any. None may by default.
-        workers: how many pictures are decoded, blended or encoded at the same time.
+        workers: how many pictures are decoded, blended or encoded at the same time; one client's are no more than it
+            leaves free.
         batch_timeout_s: seconds that the device may take for a batch. One that takes longer, and 50 times what it
             should, makes the service neither alive nor ready.
         request_timeout_s: seconds that a picture may take before 504.
@@ -154,6 +158,7 @@ class Settings(BaseSettings):
     api_keys: Annotated[SecretStr | None, AfterValidator(_api_keys)] = None
     api_keys_file: Path | None = None
     rate_limit: Annotated[int, Field(ge=0)] = 0
+    rate_limit_tiles: Annotated[int, Field(ge=0)] = 0
     client_concurrency: Annotated[int, Field(ge=0)] = 0
     trusted_proxies: Annotated[_Names, AfterValidator(_proxies)] = ()
     trusted_hosts: Annotated[_Names, AfterValidator(_hosts)] = ()

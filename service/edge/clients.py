@@ -46,25 +46,55 @@ def client_of(scope: Scope) -> str:
     return f"address {address}"
 
 
-class ClientLimits:
-    """Pictures a minute and requests at once, each client for itself; for one event loop.
+class _PerMinute:
+    """How many of a unit each client may have a minute, at once or spread.
 
     The rate is GCRA, a token bucket, on a clock that no change of the time of day moves.
     """
 
-    def __init__(self, pictures_a_minute: int = 0, at_once: int = 0, clock: Callable[[], int] | None = None) -> None:
+    def __init__(self, most: int, unit: str, clock: Callable[[], int]) -> None:
+        self._most = most
+        self._unit = unit
+        self._clock = clock
+        self._rates = [Rate(most, Duration.MINUTE)] if most else []
+        self._states: OrderedDict[str, State] = OrderedDict()
+
+    def count(self, client: str, count: int) -> None:
+        if not self._rates or not count:
+            return
+        state = self._states.pop(client, None) or _RATE.initial(self._rates)
+        self._states[client], decision = _RATE.step(self._rates, state, self._clock(), count)
+        if len(self._states) > _MOST_REMEMBERED:
+            self._states.popitem(last=False)
+        if not decision.allowed:
+            wait_ms = decision.retry_after_ms or _MINUTE_MS
+            raise RateLimited(self._most, max(1, math.ceil(wait_ms / 1000)), self._unit)
+
+
+class ClientLimits:
+    """Pictures and tiles a minute and requests at once, each client for itself; for one event loop."""
+
+    def __init__(
+        self,
+        pictures_a_minute: int = 0,
+        at_once: int = 0,
+        tiles_a_minute: int = 0,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
         """Begin with everybody allowed.
 
         Args:
             pictures_a_minute: how many a client may send, at once or spread; 0 sets no limit.
             at_once: how many requests a client may have under way; 0 sets no limit.
+            tiles_a_minute: how many its pictures may have, likewise.
             clock: milliseconds that only grow.
         """
         self.pictures_a_minute = pictures_a_minute
         self._at_once = at_once
-        self._clock = clock or MonotonicClock().now
-        self._rates = [Rate(pictures_a_minute, Duration.MINUTE)] if pictures_a_minute else []
-        self._states: OrderedDict[str, State] = OrderedDict()
+        self._tiles_a_minute = tiles_a_minute
+        clock = clock or MonotonicClock().now
+        self._pictures = _PerMinute(pictures_a_minute, "pictures", clock)
+        self._tiles = _PerMinute(tiles_a_minute, "tiles", clock)
         self._under_way: dict[str, int] = {}
 
     def most_pictures(self, otherwise: int) -> int:
@@ -81,15 +111,15 @@ class ClientLimits:
         Raises:
             RateLimited: they are too many for now; none is counted.
         """
-        if not self._rates or not pictures:
-            return
-        state = self._states.pop(client, None) or _RATE.initial(self._rates)
-        self._states[client], decision = _RATE.step(self._rates, state, self._clock(), pictures)
-        if len(self._states) > _MOST_REMEMBERED:
-            self._states.popitem(last=False)
-        if not decision.allowed:
-            wait_ms = decision.retry_after_ms or _MINUTE_MS
-            raise RateLimited(self.pictures_a_minute, max(1, math.ceil(wait_ms / 1000)))
+        self._pictures.count(client, pictures)
+
+    def count_tiles(self, client: str, tiles: int) -> None:
+        """Count the tiles of a picture; one that has more than a minute's takes the whole minute.
+
+        Raises:
+            RateLimited: they are too many for now; none is counted.
+        """
+        self._tiles.count(client, min(tiles, self._tiles_a_minute))
 
     @contextmanager
     def place(self, client: str) -> Iterator[None]:

@@ -31,7 +31,7 @@ class House:
         keys = () if fixed is None else parse_keys(fixed.get_secret_value().replace(",", "\n"))
         return cls(
             KeyRing(keys, settings.api_keys_file),
-            ClientLimits(settings.rate_limit, settings.client_concurrency),
+            ClientLimits(settings.rate_limit, settings.client_concurrency, settings.rate_limit_tiles),
             ByteBudget(settings.max_buffered_bytes),
         )
 

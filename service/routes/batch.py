@@ -15,6 +15,7 @@ from service import problems
 from service.archive import File, Names, ZipWriter
 from service.caller import Cancellation
 from service.codec import Format
+from service.edge.errors import RateLimited
 from service.scheduler import QueueFull
 from service.schemas import BatchError, BatchErrors
 
@@ -119,7 +120,7 @@ class EnhancedZip(StreamingResponse):
         while True:
             try:
                 return await self._work(file, self._cancellation)
-            except QueueFull as full:
+            except (QueueFull, RateLimited) as full:
                 # the client has sent all its pictures and can't come back with one: it is done here in its stead
                 waited += full.retry_after
                 if waited > self._patience_s:

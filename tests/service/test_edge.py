@@ -51,9 +51,23 @@ def test_never_more_than_twice_the_rate_in_any_minute_and_after_the_wait_it_work
         assert sum(count for at, count in let_in if at > clock.now - 60_000) <= 40
 
 
+def test_tiles_have_a_rate_of_their_own_and_a_large_picture_takes_the_minute() -> None:
+    clock = Clock()
+    limits = ClientLimits(60, tiles_a_minute=600, clock=clock)
+    limits.count_tiles("a", 16_265)
+    with pytest.raises(RateLimited, match="600 tiles a minute") as caught:
+        limits.count_tiles("a", 100)
+    assert caught.value.retry_after == 10
+    limits.count("a", 60)
+    limits.count_tiles("b", 600)
+    clock.now += 10_000
+    limits.count_tiles("a", 100)
+
+
 def test_no_limit_is_no_limit() -> None:
     limits = ClientLimits()
     limits.count("a", 10**9)
+    limits.count_tiles("a", 10**9)
     assert limits.most_pictures(1000) == 1000
     assert ClientLimits(60).most_pictures(1000) == 60
     with limits.place("a"), limits.place("a"):
