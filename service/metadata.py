@@ -9,6 +9,7 @@ from PIL import Image
 
 from service import exif as exif_blocks
 from service import xmp as xmp_packets
+from service.copies import joined
 
 MAX_SEGMENT: Final = 65_533
 """Bytes that a JPEG segment holds."""
@@ -305,4 +306,4 @@ def into_jpeg(jpeg: bytes, segments: bytes, resolution: Resolution | None = None
         if max(x, y) <= 65_535:
             density = struct.pack(">BHH", unit, max(round(x), 1), max(round(y), 1))
             head = head[:13] + density + head[18:]
-    return b"".join((head, segments, jpeg[place:]))
+    return joined(head, segments, memoryview(jpeg)[place:])
