@@ -125,6 +125,8 @@ class Settings(BaseSettings):
         drain_timeout_s: seconds that running requests get to finish after SIGTERM.
         log_level: of the service's own log.
         log_format: of its lines: json, text, or auto, which is text on a terminal and JSON elsewhere.
+        slow_step_s: seconds of processor time that one step of the event loop may take before a warning names it; for
+            tests. 0 looks at none.
         traces: otlp sends OpenTelemetry spans as the standard OTEL_ variables say; it needs the extra otel.
     """
 
@@ -173,4 +175,5 @@ class Settings(BaseSettings):
     drain_timeout_s: Annotated[float, Field(ge=0)] = 300.0
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Format = "auto"
+    slow_step_s: Annotated[float, Field(ge=0)] = 0.0
     traces: Literal["off", "otlp"] = "off"
