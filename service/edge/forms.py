@@ -18,6 +18,8 @@ _MOST_FIELD_BYTES: Final = 64 << 10
 """Of a part that is no file: options take a few bytes. A part's headers python-multipart bounds itself: 8 of 4 kB."""
 _MOST_TYPE: Final = 1000
 """Characters of a form's Content-Type: a boundary has up to 70."""
+_MOST_SEMICOLONS: Final = 100
+"""Of a part's Content-Disposition, which take time with the square of their number; there are two, and a name's own."""
 _STEP: Final = 16 << 10
 """Bytes that are parsed without a look at the clock: the smallest parts there are take 10 ms."""
 _TURN_S: Final = 0.002
@@ -198,7 +200,10 @@ class _Form:
         self._header = self._value = b""
 
     def _name(self) -> None:
-        _, told = parse_options_header(self._part.disposition)
+        disposition = self._part.disposition
+        if disposition.count(b";") > _MOST_SEMICOLONS:
+            raise BrokenForm
+        _, told = parse_options_header(disposition)
         if b"name" not in told:
             raise BrokenForm
         self._part.name = text_of(told[b"name"])

@@ -87,6 +87,7 @@ def test_small_pieces_take_no_more_memory_than_large_ones() -> None:
         (b"nothing of the kind", KIND),
         (form(part(b"", b"nameless")), KIND),
         (form(part(b"; name=camera", bytes(70_000))), KIND),
+        (form(part(b"; name=camera" + b"; a=b" * 100, b"")), KIND),
         (form(part(b"; name=camera", b"", b"\r\nA: b" * 20)), KIND),
         (form(part(b"; name=camera", b"", b"\r\nA: " + b"b" * 10_000)), KIND),
     ],
