@@ -71,6 +71,13 @@ def webp_with_exif(length: int) -> bytes:
     return file.getvalue()
 
 
+def black(side: int) -> bytes:
+    """A PNG of one bit a pixel."""
+    file = io.BytesIO()
+    Image.new("1", (side, side)).save(file, "PNG")
+    return file.getvalue()
+
+
 def post(data: bytes, kind: str = "application/octet-stream", path: str = "/enhance", /, **headers: str) -> bytes:
     return head("POST", path, content_type=kind, content_length=len(data), connection="close", **headers) + data
 
@@ -97,6 +104,15 @@ ATTACKS: Final[dict[str, Callable[[], list[bytes]]]] = {
     "a form of 60 files of 1 MB": lambda: [post(form(*[file_part("a.jpg", bytes(1_000_000))] * 60), _FORM)],
     "a body of 60 MB": lambda: [post(bytes(_LARGE))],
     "a WebP with 56 MB of EXIF": lambda: [post(webp_with_exif(56 << 20))],
+    **{
+        f"67 megapixels as {format_}": lambda format_=format_: [  # type: ignore[misc]
+            post(black(8192), "image/png", f"/enhance?strength=0&format={format_}")
+        ]
+        for format_ in ("bmp", "png", "tiff", "heic")
+    },
+    "100 pictures of 2 megapixels as bmp": lambda: [
+        post(form(*[file_part("a.png", black(1448))] * 100), _FORM, "/enhance?strength=0&format=bmp")
+    ],
     "16 names of 65 kB in a zip": lambda: [post(zip_of("a/" * 32_000 + str(i) for i in range(16)))],
     "450 names of 65 kB in a zip": lambda: [post(zip_of("a" * 65_000 + str(i) for i in range(450)))],
     "1000 names of 500 bytes in a zip": lambda: [post(zip_of("a/" * 250 + str(i) for i in range(_MANY)))],
