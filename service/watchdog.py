@@ -28,14 +28,14 @@ def watched_steps(most_s: float) -> Iterator[None]:
     run = asyncio.Handle._run  # asyncio has no other place for it
 
     def timed(handle: asyncio.Handle) -> None:
-        callback: Callable[..., object] | None = handle._callback
+        callback: Callable[..., object] | None = handle._callback  # type: ignore[attr-defined]
         start = time.thread_time()
         run(handle)
         took = time.thread_time() - start
         if took > most_s:
             log.warning("the event loop was busy for %.0f ms: %s", took * 1e3, _name(callback))
 
-    asyncio.Handle._run = timed  # type: ignore[method-assign]
+    asyncio.Handle._run = timed  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
