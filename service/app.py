@@ -19,7 +19,16 @@ from service.edge.headers import SecurityHeaders, TrustedHosts
 from service.edge.house import House
 from service.edge.keys import Authenticate
 from service.memory import return_free_pages
-from service.middleware import OTHER_ORIGIN, AnswerErrors, Drain, Methods, RequestId, SameOrigin, TrailingSlash
+from service.middleware import (
+    OTHER_ORIGIN,
+    AnswerErrors,
+    Drain,
+    FewParameters,
+    Methods,
+    RequestId,
+    SameOrigin,
+    TrailingSlash,
+)
 from service.observation import Observe
 from service.routes import catalogue, docs, enhance, evaluate, health, live, page
 from service.routes.threads import Threads
@@ -28,6 +37,7 @@ from service.settings import Settings
 from service.state import State
 from service.tracing import Tracing
 from service.versions import package_version
+from service.watchdog import watched_steps
 
 WORK_PATHS: Final = frozenset({"/enhance", "/evaluate", "/cameras", "/live"})
 """Paths that answer 503 while the service is not ready."""
@@ -78,11 +88,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.threads = Threads(state.settings.workers, house.limits)
         state.start_in_thread()
-        async with anyio.create_task_group() as group:
-            group.start_soon(_watch_keys, house)
-            group.start_soon(_return_memory, state)
-            yield
-            group.cancel_scope.cancel()
+        with watched_steps(state.settings.slow_step_s):
+            async with anyio.create_task_group() as group:
+                group.start_soon(_watch_keys, house)
+                group.start_soon(_return_memory, state)
+                yield
+                group.cancel_scope.cancel()
         await anyio.to_thread.run_sync(state.stop)
         if state.tracing is not None:
             await anyio.to_thread.run_sync(state.tracing.close)
@@ -92,9 +103,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Enhances photos from cheap cameras towards a DSLR's.",
         version=package_version(),
         lifespan=lifespan,
-        docs_url=None,  # routes/docs.py serves it, from no other host
+        # routes/docs.py serves them, from no other host
+        docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json" if state.settings.docs else None,
+        openapi_url=None,
         redirect_slashes=False,
         middleware=[
             Middleware(RequestId),
@@ -142,12 +154,13 @@ def create_probes_app(app: FastAPI) -> FastAPI:
 
 
 def _edge(state: State, house: House) -> list[Middleware]:
-    """The order of defence: host, origin, method, key, client's limits, readiness; size, room and pace of the body."""
+    """The order of defence: host, origin, method, query, key, client limits, readiness; size, room, pace of bodies."""
     settings = state.settings
     return [
         Middleware(TrustedHosts, allowed=settings.trusted_hosts, exempt=PROBES),
         Middleware(SameOrigin, allowed=settings.cors_origins),
         Middleware(Methods),
+        Middleware(FewParameters),
         Middleware(Authenticate, keys=house.keys, open_paths=OPEN_PATHS, open_folders=OPEN_FOLDERS),
         Middleware(LimitClients, limits=house.limits, paths=WORK_PATHS),
         Middleware(Drain, reasons=lambda: state.not_ready, paths=WORK_PATHS),

@@ -13,10 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import telemetry
 from service.edge.refusal import refuse
-from service.problems import PROBLEM, NotReady, response_to
+from service.problems import PROBLEM, MalformedRequest, NotReady, response_to
 
 _CLIENTS_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _POLICY_VIOLATION: Final = 1008
+_MOST_PARAMETERS: Final = 32
+"""Of a query; options are ten."""
 
 OTHER_ORIGIN: Final = "other-origin"
 """What the metrics call the refusal of a WebSocket that a page of another site opens; browsers tell it no problem."""
@@ -159,6 +161,19 @@ def allowed_methods(routes: Sequence[BaseRoute], scope: Scope) -> list[str]:
     if "GET" in allowed:
         allowed.insert(1, "HEAD")
     return [*allowed, "OPTIONS"] if allowed else []
+
+
+class FewParameters:
+    """Answers 400 to a query of more parameters than any route takes: the framework reads them all for each route."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan" and scope["query_string"].count(b"&") >= _MOST_PARAMETERS:
+            await refuse(MalformedRequest("The query has too many parameters."), scope, receive, send)
+            return
+        await self.app(scope, receive, send)
 
 
 class Drain:

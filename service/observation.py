@@ -193,7 +193,9 @@ class Observe:
 def _bytes_in(message: Message) -> int:
     """How many bytes of a body, or of a WebSocket's message, an ASGI message holds."""
     text = message.get("text")
-    return len(message.get("body") or message.get("bytes") or b"") if text is None else len(text.encode())
+    if text is None:
+        return len(message.get("body") or message.get("bytes") or b"")
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _about(record: RequestRecord) -> Mapping[str, str | int | float]:

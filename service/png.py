@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from service import cicp
 from service.colour import usable
+from service.copies import joined
 from service.icc import SRGB, Chromaticities, grey_profile, parametric, rgb_profile
 from service.metadata import COMMENT, XMP_NAME, Metadata, Resolution, Text, iptc_resource, upright
 
@@ -307,7 +308,7 @@ def with_metadata(png: bytes, metadata: Metadata, profile: bytes | None) -> byte
         text = b"\niptc\n%8d\n" % len(metadata.iptc) + lines + b"\n"
         texts.append(Text(_IPTC_KEYWORD, text, compressed=True))
     chunks += map(_text_chunk, texts)
-    return b"".join((png[:33], *chunks, png[33:])) if chunks else png
+    return joined(png[:33], *chunks, memoryview(png)[33:]) if chunks else png
 
 
 def _text_chunk(text: Text) -> bytes:
@@ -323,7 +324,8 @@ def _text_chunk(text: Text) -> bytes:
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    check = zlib.crc32(content, zlib.crc32(kind))
+    return joined(struct.pack(">I", len(content)), kind, content, struct.pack(">I", check))
 
 
 def write_grey(samples: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
@@ -334,9 +336,4 @@ def write_grey(samples: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
     filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     head = struct.pack(">IIBBBBB", width, height, 8 * samples.itemsize, 4, 0, 0, 0)
-    return (
-        _SIGNATURE
-        + _chunk(b"IHDR", head)
-        + _chunk(b"IDAT", zlib.compress(filtered.tobytes(), 3))
-        + _chunk(b"IEND", b"")
-    )
+    return _SIGNATURE + _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(filtered.data, 3)) + _chunk(b"IEND", b"")

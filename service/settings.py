@@ -101,8 +101,8 @@ class Settings(BaseSettings):
             changed, and a broken one leaves the keys as they were.
         rate_limit: pictures that a client may send a minute, all at once or spread; a client is a key, or without keys
             an address. 0 sets no limit.
-        rate_limit_tiles: tiles that a client's pictures may have a minute, likewise; a megapixel has about 110, and a picture
-            with more than that takes the whole minute. 0 sets no limit.
+        rate_limit_tiles: tiles that a client's pictures may have a minute, likewise; a megapixel has about 110, and a
+            picture with more than the limit takes the whole minute. 0 sets no limit.
         client_concurrency: requests that a client may have under way, an open WS /live being one. 0 sets no limit.
         trusted_proxies: addresses or networks, separated by commas, whose X-Forwarded-For and X-Forwarded-Proto are
             believed.
@@ -130,6 +130,8 @@ class Settings(BaseSettings):
         drain_timeout_s: seconds that running requests get to finish after SIGTERM.
         log_level: of the service's own log.
         log_format: of its lines: json, text, or auto, which is text on a terminal and JSON elsewhere.
+        slow_step_s: seconds of processor time that one step of the event loop may take before a warning names it; for
+            tests. 0 looks at none.
         traces: otlp sends OpenTelemetry spans as the standard OTEL_ variables say; it needs the extra otel.
     """
 
@@ -179,4 +181,5 @@ class Settings(BaseSettings):
     drain_timeout_s: Annotated[float, Field(ge=0)] = 300.0
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Format = "auto"
+    slow_step_s: Annotated[float, Field(ge=0)] = 0.0
     traces: Literal["off", "otlp"] = "off"

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from xml.parsers import expat
 
+from service.copies import pieces_of
+
 _RDF: Final = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _ORIENTED: Final = ("http://ns.adobe.com/tiff/1.0/", "http://ns.adobe.com/exif/1.0/")
 _BY_NAME: Final = re.compile(rb"""(tiff:Orientation(?:\s*+=\s*+["']|\s*+>)\s*+)[1-8]""")
@@ -75,7 +77,9 @@ class _Search:
         self._parser.StartDoctypeDeclHandler = self._doctype
         try:
             if packet.count(b"=") <= _MOST_ATTRIBUTES:
-                self._parser.Parse(packet[self._start :], True)
+                for piece in pieces_of(memoryview(packet)[self._start :]):  # other threads may run between two
+                    self._parser.Parse(piece)
+                self._parser.Parse(b"", True)
         except (expat.ExpatError, _Stop):
             pass
 

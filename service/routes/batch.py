@@ -15,9 +15,10 @@ from service import problems
 from service.archive import File, Names, ZipWriter
 from service.caller import Cancellation
 from service.codec import Format
+from service.copies import pieces_of
 from service.edge.errors import RateLimited
 from service.scheduler import QueueFull
-from service.schemas import BatchError, BatchErrors
+from service.schemas import BatchError
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +71,7 @@ class EnhancedZip(StreamingResponse):
         self._work = work
         self._patience_s = patience_s
         self._on_problem = on_problem
-        # numbered in the order that they came in, whichever is done first
-        planned, suffixes = Names(), () if format_ is None else suffixes_of(format_)
-        self._names = [planned.take(file.name, suffixes) for file in files]
+        self._suffixes = () if format_ is None else suffixes_of(format_)
         self._cancellation = Cancellation()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
@@ -131,10 +130,16 @@ class EnhancedZip(StreamingResponse):
         writer, names = ZipWriter(), Names()
         errors: list[BatchError] = []
 
-        async def send_all(pieces: list[bytes]) -> None:
-            for piece in pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        async def send_all(make: Callable[[], list[bytes]]) -> None:
+            for made in await anyio.to_thread.run_sync(make):
+                for piece in pieces_of(made):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
 
+        def end() -> list[bytes]:
+            errors.sort(key=lambda error: error.index)
+            return writer.add(ERRORS, _listed(errors)) + writer.close()
+
+        planned = await anyio.to_thread.run_sync(self._plan)
         async for result in done:
             if isinstance(result.outcome, Exception):
                 name = self._files[result.index].name.encode(errors="replace").decode()
@@ -142,12 +147,20 @@ class EnhancedZip(StreamingResponse):
                 self._on_problem(problems.name_of(result.outcome))
                 continue
             data, format_ = result.outcome
-            name = names.take(self._names[result.index], suffixes_of(format_))
-            await send_all(await anyio.to_thread.run_sync(writer.add, name, data))
-        told = BatchErrors(errors=sorted(errors, key=lambda error: error.index))
-        await send_all(writer.add(ERRORS, told.model_dump_json(indent=1).encode()))
-        await send_all(writer.close())
+            name = planned[result.index]
+            await send_all(lambda: writer.add(names.take(name, suffixes_of(format_)), data))  # noqa: B023  done at once
+        await send_all(end)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _plan(self) -> list[str]:
+        """Name the files, numbered in the order that they came in, whichever is done first."""
+        names = Names()
+        return [names.take(file.name, self._suffixes) for file in self._files]
+
+
+def _listed(errors: Sequence[BatchError]) -> bytes:
+    """Return errors as `BatchErrors` in JSON; one by one, since the interpreter's lock is kept for each."""
+    return b'{"errors": [\n' + b",\n".join([error.model_dump_json().encode() for error in errors]) + b"\n]}\n"
 
 
 def suffixes_of(format_: Format) -> tuple[str, ...]:

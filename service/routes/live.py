@@ -144,6 +144,7 @@ class _Connection:
 
     async def _read(self) -> None:
         while True:
+            await asyncio.sleep(0)  # thousands may have come at once, and each may be taken without waiting
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
                 return

@@ -6,7 +6,9 @@ import httpx
 import numpy as np
 import pytest
 
+from service.app import create_app
 from service.codec import writable
+from service.settings import Settings
 from tests.e2e.conftest import Serve, Server, noise, pixels_of, png
 from tests.e2e.test_problems import GOOD, problem
 
@@ -237,3 +239,19 @@ def test_pages_of_configured_origins_may_use_it_and_read_its_headers(
         other = client.post("/enhance", files={"image": GOOD}, headers={"Origin": "https://elsewhere.example"})
         assert "access-control-allow-origin" not in other.headers
     assert server.stop() == 0
+
+
+def test_the_document_is_asked_for_again_only_where_it_changed(client: httpx.Client) -> None:
+    first = client.get("/openapi.json")
+    assert first.json() == create_app(Settings()).openapi()
+    again = client.get("/openapi.json", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert client.get("/openapi.json", headers={"If-None-Match": '"other"'}).content == first.content
+
+
+@pytest.mark.parametrize("path", ["/enhance", "/livez", "/nowhere"])
+def test_a_query_of_more_parameters_than_there_are(client: httpx.Client, path: str) -> None:
+    many = "&".join(f"a{i}=1" for i in range(33))
+    answer = client.post(f"{path}?{many}", content=b"x", headers={"Content-Type": "image/png"})
+    problem(answer, "malformed-request", 400)
+    assert client.get(f"{path}?{many}").status_code == 400

@@ -121,7 +121,8 @@ def _names() -> Iterator[Case]:
         "/".join("d" * 3000), "a\x7fb", "<script>", "%2e%2e%2f", "~root", "-rf", "|id", "$(id)", "`id`",
     ):  # fmt: skip
         data = _zip((name, b"no picture"))
-        yield Case(f"an entry {name[:24]!r}", Body(data, KIND), FORMAT, entries=1)
+        problems = FORMAT if len(name) <= 4096 else ZIP
+        yield Case(f"an entry {name[:24]!r}", Body(data, KIND), problems, entries=1)
     raw = _zip(("AAAA", b"no picture")).replace(b"AAAA", b"\xff\xfe\0\n")
     yield Case("a name of bytes that are no text", Body(raw, KIND), FORMAT | ZIP, entries=1)
     utf8 = bytearray(_zip(("\u00e9A", b"no picture")).replace(b"\xc3\xa9A", b"\xc3\xc3\xff"))

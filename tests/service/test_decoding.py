@@ -4,6 +4,7 @@ import ctypes
 import json
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -31,8 +32,20 @@ from service.codec import (
     UnsupportedFormat,
 )
 from service.decoding import known
-from service.decoding.messages import Answer, Disconnected, Failure, Task, exception_of, failure_of, parsed
+from service.decoding.messages import (
+    Answer,
+    Disconnected,
+    Failure,
+    Task,
+    exception_of,
+    failure_of,
+    packed,
+    parsed,
+    receive,
+    send,
+)
 from service.decoding.pool import DecodePool, Ending, NoDecodeWorker
+from service.metadata import Metadata, Resolution, Text
 from service.picture import Header
 from tests import profiles, standin
 from tests.heic_grid import grid_heic
@@ -132,7 +145,7 @@ def test_what_the_codec_refuses_is_refused_in_its_words(pool: DecodePool, photo:
     ids=lambda error: type(error).__name__,
 )
 def test_exceptions_come_over_whole(error: Exception) -> None:
-    told = exception_of(parsed(Failure, failure_of(error).model_dump_json().encode()))
+    told = exception_of(parsed(Failure, packed(failure_of(error))[0], bytes))
     assert type(told) is type(error)
     assert (str(told), vars(told)) == (str(error), vars(error))
 
@@ -153,11 +166,45 @@ def test_an_unknown_exception_says_nothing_of_itself() -> None:
         b'{"decoded": {"bits": 32, "alpha": false, "converted": false}}',
         b'{"more": 1}',
         b"\x80\x04\x95\x0f\0\0\0\0\0\0\0\x8c\x05posix\x94.",
+        b"[" * 100_000,
+        b'{"header": {"format": "png", "height": 1, "width": 1, "icc_profile": {"$bytes": -1}}}',
+        b'{"header": {"format": "png", "height": 1, "width": 1, "icc_profile": {"$bytes": true}}}',
+        b'{"header": {"format": "png", "height": 1, "width": 1, "icc_profile": {"$bytes": 1e3}}}',
+        b'{"header": {"format": "png", "height": 1, "width": 1, "icc_profile": {"$bytes": 300000000}}}',
     ],
 )
 def test_an_answer_that_makes_no_sense_is_none(text: bytes) -> None:
     with pytest.raises(Disconnected):
-        parsed(Answer, text)
+        parsed(Answer, text, bytes)
+
+
+def test_no_more_bytes_are_received_than_a_body_may_bring() -> None:
+    texts = [{"keyword": {"$bytes": 1}, "text": {"$bytes": 100 << 20}}] * 3
+    header = {"format": "png", "height": 1, "width": 1, "metadata": {"texts": texts}}
+    asked: list[int] = []
+
+    def next_bytes(length: int) -> bytes:
+        asked.append(length)
+        return b""
+
+    with pytest.raises(Disconnected):
+        parsed(Answer, json.dumps({"header": header}).encode(), next_bytes)
+    assert sum(asked) <= 256 << 20
+
+
+def test_metadata_comes_over_whole_and_not_as_text() -> None:
+    large = bytes(range(256)) * 20_000
+    texts = tuple(Text(b"Comment", large[:n], b"en\0", True) for n in (0, 1, 1_000_000))
+    metadata = Metadata(large, b"<x/>", b"", Resolution(11_811, 5906.5), texts)
+    answer = Answer(header=Header("jpeg", 3, 4, metadata=metadata, icc_profile=large[1:]))
+    assert len(packed(answer)[0]) < 1000
+    one, other = socket.socketpair()
+    with one, other:
+        sender = threading.Thread(target=send, args=(one, answer, b"what follows"))
+        sender.start()
+        assert receive(other, Answer) == answer
+        assert other.recv(100) == b"what follows"
+        sender.join()
 
 
 def test_an_exception_that_is_not_ours_is_no_answer() -> None:
@@ -689,5 +736,6 @@ def test_nothing_is_left_open(pool: DecodePool, photo: npt.NDArray[np.uint8]) ->
 
 
 def test_a_task_names_only_what_it_needs() -> None:
-    text = Task(length=3, seconds=1, memory=2, limits=LIMITS).model_dump_json(exclude_defaults=True)
-    assert "header" not in text
+    text, behind = packed(Task(length=3, seconds=1, memory=2, limits=LIMITS))
+    assert b"header" not in text
+    assert not behind
