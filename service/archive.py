@@ -16,6 +16,7 @@ _SIGNATURES: Final = (b"PK\x03\x04", b"PK\x05\x06")
 """How a zip begins, and how an empty one does."""
 _DIRECTORY_ENTRY: Final = b"PK\x01\x02"
 _ENCRYPTED: Final = 1 << 0
+_PIECE: Final = 1 << 20
 _LONGEST_NAME: Final = 200
 """Bytes of a file's or folder's name; file systems hold 255 or more, and numbering needs a few."""
 _DEEPEST: Final = 16
@@ -83,10 +84,12 @@ class File:
     Attributes:
         name: as it came; in an answer only through `Names`.
         read: gives its bytes; one of a zip is unzipped then. Raises `UnusableEntry` where it can't be had.
+        unzips: bytes of memory that reading it takes: what the zip claims, where that is allowed.
     """
 
     name: str
     read: Callable[[], bytes]
+    unzips: int = 0
 
 
 def is_zip(data: bytes) -> bool:
@@ -122,7 +125,11 @@ def read_zip(data: bytes, limits: Limits) -> list[File]:
         raise UnzippedTooLarge(claimed, limits.total_bytes)
     if not entries:
         raise MalformedZip("It holds no files.")
-    return [File(entry.filename, partial(_unzip, archive, entry, limits.file_bytes)) for entry in entries]
+    most = limits.file_bytes
+    return [
+        File(entry.filename, partial(_unzip, archive, entry, most), entry.file_size if entry.file_size <= most else 0)
+        for entry in entries
+    ]
 
 
 def _unzip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes:
@@ -137,8 +144,11 @@ def _unzip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes
         raise UnusableEntry(f"It is too large: send files of at most {most} bytes.")
     try:
         with archive.open(entry) as file:
-            # with a size, so that no more than that is inflated even where the directory lies
-            data = file.read(entry.file_size) if entry.file_size else b""
+            # in pieces, since in one go zlib takes twice the memory, and no more than the directory claims
+            sink = io.BytesIO()
+            while (left := entry.file_size - sink.tell()) and (piece := file.read(min(left, _PIECE))):
+                sink.write(piece)
+            data = sink.getvalue()
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
         raise UnusableEntry("It is damaged: zip it again.") from error
     if len(data) < entry.file_size:

@@ -1,7 +1,7 @@
 """One picture's way: bytes -> Picture -> tiles -> Picture; what the HTTP routes and the command line share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
 from service import codec
@@ -16,6 +16,38 @@ from service.telemetry import Stopwatch
 Overlap = Literal["fast", "balanced", "max"]
 
 _OVERLAPS: Final = {"fast": 16, "max": 64}
+
+_ANY: Final = 4 << 20
+"""Bytes that the smallest picture takes: tiles on their way, libraries' tables."""
+_DECODING: Final[dict[Format, int]] = {
+    "jpeg": 20,
+    "png": 20,
+    "webp": 20,
+    "tiff": 40,
+    "bmp": 20,
+    "heic": 60,
+    "avif": 20,
+}
+"""Bytes a pixel that decoding a file takes, the worker's and the picture's here."""
+_ENCODING: Final[dict[Format, int]] = {
+    "jpeg": 12,
+    "png": 20,
+    "webp": 20,
+    "tiff": 20,
+    "bmp": 12,
+    "heic": 20,
+    "avif": 20,
+}
+"""Bytes a pixel that a picture takes while it is enhanced and encoded, here alone."""
+
+
+def measured(ticket: "Ticket", reference: Header) -> "Ticket":
+    """Return the ticket of a picture that is measured against a reference besides."""
+    return replace(ticket, memory=2 * ticket.memory + _memory_of(reference, reference.format))
+
+
+def _memory_of(header: Header, format_: Format) -> int:
+    return _ANY + header.height * header.width * max(_DECODING[header.format], _ENCODING[format_])
 
 
 class Decoder(Protocol):
@@ -55,6 +87,7 @@ class Ticket:
         overlap: of its tiles, in pixels.
         job: its place, which closing gives back.
         caller: for whom it is.
+        memory: bytes that it takes while it is under way, in all processes.
     """
 
     data: bytes
@@ -65,6 +98,7 @@ class Ticket:
     overlap: int
     job: Job
     caller: Caller
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -151,7 +185,7 @@ class Pipeline:
             header.height, header.width, chosen, pixels, self._timeout_s, strength, caller.client
         )
         caller.cancellation.attach(job)
-        return Ticket(data, header, answer, chosen, generator, pixels, job, caller)
+        return Ticket(data, header, answer, chosen, generator, pixels, job, caller, _memory_of(header, answer))
 
     def enhance(
         self,

@@ -5,6 +5,8 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service.edge.rooms import HELD, Held
+
 _PIECE: Final = 1 << 20
 
 
@@ -16,7 +18,10 @@ class InPieces(Response):
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Answer; an ASGI application."""
+        """Answer; an ASGI application. What is held for the request is the answer alone from now on."""
+        held: Held | None = scope.get(HELD)
+        if held is not None:
+            held.answered(len(self.body))
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         body = memoryview(self.body)
         for start in range(0, len(body), _PIECE):

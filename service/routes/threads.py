@@ -13,8 +13,9 @@ import anyio.to_thread
 from starlette.types import Receive
 
 from service.caller import Caller, Cancellation, Cancelled
+from service.edge.rooms import Rooms
 from service.pipeline import Ticket
-from service.problems import EXPECTED
+from service.problems import EXPECTED, without_frames
 
 Result = TypeVar("Result")
 
@@ -25,13 +26,15 @@ _SMALL: Final = 64
 class Threads:
     """How many threads work at a time; those of an app."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, rooms: Rooms) -> None:
         """Set the limits.
 
         Args:
             workers: pictures that are decoded, blended or encoded at a time; as many small ones besides, and as many
                 that wait for no tiles.
+            rooms: a picture that is admitted waits for memory there.
         """
+        self._rooms = rooms
         self._workers = workers
         self._deciding = anyio.CapacityLimiter(workers)
         self._small = anyio.CapacityLimiter(workers)
@@ -58,24 +61,25 @@ class Threads:
         if not isinstance(admitted, Ticket):
             return admitted
         with admitted.job as job:
-            if not job.tiles:
-                return await anyio.to_thread.run_sync(_let_go, partial(work, admitted), limiter=self._without_tiles)
-            limiter = self._small if job.tiles <= _SMALL else self._large
-            if limiter.statistics().tasks_waiting >= self._workers:
-                raise job.turned_away()
-            return await anyio.to_thread.run_sync(_let_go, partial(work, admitted), limiter=limiter)
+            async with self._rooms.picture(caller.client, admitted.memory, job.check):
+                return await self._enhance(admitted, work)
+
+    async def _enhance(self, admitted: Ticket, work: Callable[[Ticket], Result]) -> Result:
+        job = admitted.job
+        if not job.tiles:
+            return await anyio.to_thread.run_sync(_let_go, partial(work, admitted), limiter=self._without_tiles)
+        limiter = self._small if job.tiles <= _SMALL else self._large
+        if limiter.statistics().tasks_waiting >= self._workers:
+            raise job.turned_away()
+        return await anyio.to_thread.run_sync(_let_go, partial(work, admitted), limiter=limiter)
 
 
 def _let_go(work: Callable[[], Result]) -> Result:
-    """Do work; an error that is expected loses its traceback, which leads to frames that hold the picture.
-
-    Libraries' frames tie an error, and all that it leads to, into a circle, which stays until the garbage collector
-    finds it.
-    """
+    """Do work; an error that is expected holds nothing of it."""
     try:
         return work()
     except EXPECTED as error:
-        raise error.with_traceback(None) from None
+        raise without_frames(error) from None
 
 
 async def until_hung_up(receive: Receive, work: Callable[[], Awaitable[Result]], cancellation: Cancellation) -> Result:
@@ -104,7 +108,7 @@ async def until_hung_up(receive: Receive, work: Callable[[], Awaitable[Result]],
         group.cancel_scope.cancel()
     try:
         if error is not None:
-            raise error
+            raise without_frames(error)
         if not result:
             raise Cancelled
         return result[0]
