@@ -70,10 +70,9 @@ class ByteBudget:
 
     def lacking(self, room: "Reservation", more: int) -> int:
         """Return how many bytes others would have to give back for a reservation to take `more`; 0 where it may."""
-        together, total = room.bytes + more, self._taken + more
-        if total == together:  # nobody else holds any
+        together, total, own = room.bytes + more, self._taken + more, self._by_client[room.client] + more
+        if total == own == together:  # it is alone
             return 0
-        own = self._by_client[room.client] + more
         over = total - (self.most if together <= self._small else self._limit)
         # the only thing that a client holds is bounded by what there is alone
         return max(0, over if own == together else max(over, own + total - self.most))

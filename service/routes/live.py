@@ -163,10 +163,14 @@ class _Connection:
             await self._close(_UNAUTHORIZED, "The API key is no longer valid.")
             return False
         self._came += 1
+        refused: Exception | None = None
         try:
             await self._take_in(self._came, data)
         except (MalformedRequest, NotReady, NoRoom) as error:
-            await self._send_problem(self._came, error)
+            refused = without_frames(error)
+        del message, data  # which nobody counts while the answer waits for the client to read
+        if refused is not None:
+            await self._send_problem(self._came, refused)
         return True
 
     async def _take_in(self, number: int, data: bytes) -> None:
