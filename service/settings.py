@@ -110,7 +110,7 @@ class Settings(BaseSettings):
         max_connections: open connections; more are refused. Fewer where the process may not open so many files.
         max_buffered_bytes: bytes of request bodies that may be in memory at once; beyond it requests get 503. The last
             eighth is for bodies of up to 1 MiB. A client may have as much as it leaves for others: up to half, a third
-            where two send, and so on. A quarter as many besides are for files of zips once unzipped.
+            where two send, and so on. An eighth as many besides are for files of zips once unzipped.
         max_picture_bytes: bytes that pictures under way and answers may take at once; others wait. What the memory of
             the container, or of the machine, leaves for them where absent.
         header_timeout_s: seconds in which a request's head has to come.

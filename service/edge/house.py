@@ -86,7 +86,7 @@ def memory_of(settings: Settings, usable: int) -> Mapping[str, int]:
         "service": max(_SERVICE, usable // 8),
         "decode workers": workers * (_WORKER + settings.max_body_bytes),
         "bodies": settings.max_buffered_bytes,
-        "files of zips": settings.max_buffered_bytes // 4,
+        "files of zips": settings.max_buffered_bytes // 8,
     }
     left = max(usable - sum(parts.values()), _LEAST_FOR_PICTURES)
     return {**parts, "pictures and answers": settings.max_picture_bytes or left}

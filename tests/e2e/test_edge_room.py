@@ -251,6 +251,7 @@ def test_zip_bombs_take_a_gigabyte_at_most_and_leave_nothing(
         assert post(server, 2, PHOTO).status_code == 200
         opened.close()
         wait_until(lambda: is_idle(server), 60)
+    print(f"{idle_mb:.0f} MB idle, {watch.peak_mb:.0f} MB at most, {resident_mb(server):.0f} MB at the end")
     assert watch.peak_mb < 1000, f"{watch.peak_mb:.0f} MB, {idle_mb:.0f} MB before"
     wait_until(lambda: resident_mb(server) < idle_mb + 100, 30)
     assert server.stop() == 0
