@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+import re
 import socket
 import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -14,10 +16,14 @@ import numpy as np
 import psutil
 import pytest
 
+from service.edge.house import memory_of
+from service.settings import Settings
 from tests.e2e.conftest import Serve, Server, noise, png
 from tests.e2e.raw import frame, head, is_closed, read_answer, shake_hands, wait_until
 from tests.e2e.test_problems import GOOD
 
+ROOT = Path(__file__).parents[2]
+GIB = 1 << 30
 MB = 1 << 20
 PHOTO = png(noise(820, 820))
 """Of 2 MB."""
@@ -193,6 +199,56 @@ def test_an_answer_counts_for_its_client_until_it_is_read(small: Server, *, seve
             came += len(reader.recv(MB))
     wait_until(lambda: is_idle(small))
     assert post(small, 2, PHOTO).status_code == 200
+
+
+def memory_limits() -> dict[str, int]:
+    """What the shipped deployments allow a container, in bytes."""
+    compose = (ROOT / "docker-compose.yml").read_text()
+    found = {"compose": int(re.search(r"MEMORY:-(\d+)g", compose)[1])}  # type: ignore[index]
+    for name in ("base/deployment.yaml", "overlays/gpu/deployment.yaml"):
+        text = (ROOT / "deploy/kubernetes" / name).read_text()
+        found[name] = int(re.search(r"limits:[^}]*?memory: (\d+)Gi", text)[1])  # type: ignore[index]
+    return {name: gib << 30 for name, gib in found.items()}
+
+
+@pytest.mark.parametrize("workers", range(2, 10))
+@pytest.mark.parametrize(("name", "limit"), memory_limits().items())
+def test_the_documented_limits_add_up_to_less_than_the_containers(name: str, limit: int, workers: int) -> None:
+    parts = memory_of(Settings(decode_workers=workers), limit)
+    assert sum(parts.values()) <= limit, name
+    assert parts["pictures and answers"] >= GIB, "some pictures of 12 megapixels at a time"
+
+
+def test_the_documented_limits_hold_when_all_are_reached(serve_session: Serve, identity_folder: object) -> None:
+    """Everything at once that clients can make the service hold, with a tenth of the usual limits."""
+    settings = {"max_buffered_bytes": 100 * MB, "max_picture_bytes": 200 * MB, "max_body_bytes": 8 * MB}
+    server = serve_session(models=identity_folder, decode_workers=2, **settings)
+    assert post(server, 2, PHOTO).status_code == 200
+    idle_mb = resident_mb(server)
+    parts = memory_of(Settings(decode_workers=2, max_buffered_bytes=100 * MB, max_picture_bytes=200 * MB), 0)
+    held_mb = sum(parts[name] for name in ("bodies", "files of zips", "pictures and answers")) / 1e6
+    bomb = zipped([b"\xff\xd8\xff".ljust(8 * MB, b"\0")] * 50, 9)
+    deep = png(noise(1000, 1000))
+    with Watch(server) as watch, contextlib.ExitStack() as opened:
+        for client in range(10, 40):
+            kind, path, body, size = [
+                ("image/png", "/enhance", b"\0" * 7 * MB, 8 * MB),  # it stalls
+                ("application/zip", "/enhance", bomb, len(bomb)),
+                ("image/png", "/enhance?format=bmp", BLACK, len(BLACK)),  # nobody reads the answer
+                ("image/png", "/enhance?format=tiff", deep, len(deep)),
+                ("application/zip", "/enhance?format=png", zipped([deep, BLACK] * 4), 0),
+            ][client % 5]
+            connection = opened.enter_context(connected(server, client, receive_buffer=4096))
+            with contextlib.suppress(OSError):  # some are refused
+                connection.sendall(head("POST", path, content_type=kind, content_length=size or len(body)) + body)
+        time.sleep(10)
+        assert post(server, 2, PHOTO).status_code == 200
+    print(f"{idle_mb:.0f} MB idle, {held_mb:.0f} MB for clients, {watch.peak_mb:.0f} MB at most")
+    assert (
+        watch.peak_mb < idle_mb + held_mb + 2 * 2 * 8.4 + 50
+    )  # files of which headers are read, with what libraries keep
+    wait_until(lambda: is_idle(server), 60)
+    assert server.stop() == 0
 
 
 def zipped(files: list[bytes], level: int = 6) -> bytes:
