@@ -19,6 +19,7 @@ from service.edge.headers import SecurityHeaders, TrustedHosts
 from service.edge.house import House
 from service.edge.keys import Authenticate
 from service.memory import return_free_pages
+from service.metrics import Metrics
 from service.middleware import (
     OTHER_ORIGIN,
     AnswerErrors,
@@ -81,12 +82,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state = State(settings or Settings())
     house = House.of(state.settings)
     state.tracing = Tracing() if state.settings.traces == "otlp" else None
-    state.metrics.body_bytes.set_function(lambda: house.budget.taken)
+    _count(state.metrics, house)
     state.metrics.expect_rejections(OTHER_ORIGIN, *(problem.type for problem in problems.all_problems()))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.threads = Threads(state.settings.workers, house.limits)
+        app.state.threads = Threads(state.settings.workers, house.limits, house.rooms)
         state.start_in_thread()
         with watched_steps(state.settings.slow_step_s):
             async with anyio.create_task_group() as group:
@@ -166,12 +167,20 @@ def _edge(state: State, house: House) -> list[Middleware]:
         Middleware(Drain, reasons=lambda: state.not_ready, paths=WORK_PATHS),
         Middleware(
             Bodies,
-            budget=house.budget,
+            rooms=house.rooms,
             max_bytes=settings.max_body_bytes,
             timeout_s=settings.body_timeout_s,
             min_rate=settings.min_rate,
         ),
     ]
+
+
+def _count(metrics: Metrics, house: House) -> None:
+    rooms = house.rooms
+    metrics.body_bytes.set_function(lambda: rooms.bodies.counted)
+    metrics.picture_bytes.set_function(lambda: rooms.picture_bytes)
+    metrics.picture_limit.set(rooms.most_pictures)
+    metrics.waiting_for_room.set_function(lambda: rooms.waiting)
 
 
 def _observe(state: State) -> Middleware:

@@ -16,6 +16,7 @@ _SIGNATURES: Final = (b"PK\x03\x04", b"PK\x05\x06")
 """How a zip begins, and how an empty one does."""
 _DIRECTORY_ENTRY: Final = b"PK\x01\x02"
 _ENCRYPTED: Final = 1 << 0
+_PIECE: Final = 1 << 20
 _LONGEST_NAME: Final = 200
 """Bytes of a file's or folder's name; file systems hold 255 or more, and numbering needs a few."""
 _DEEPEST: Final = 16
@@ -93,10 +94,12 @@ class File:
     Attributes:
         name: as it came; in an answer only through `Names`.
         read: gives its bytes; one of a zip is unzipped then. Raises `UnusableEntry` where it can't be had.
+        unzips: bytes of memory that reading it takes: what the zip claims, where that is allowed.
     """
 
     name: str
     read: Callable[[], bytes]
+    unzips: int = 0
 
 
 def is_zip(data: bytes) -> bool:
@@ -135,10 +138,13 @@ def read_zip(data: bytes, limits: Limits) -> list[File]:
         raise UnzippedTooLarge(claimed, limits.total_bytes)
     if not entries:
         raise MalformedZip("It holds no files.")
-    overlapping = _overlapping(archive)
+    overlapping, most = _overlapping(archive), limits.file_bytes
+
+    def read_of(entry: zipfile.ZipInfo) -> Callable[[], bytes]:
+        return _overlaps if entry in overlapping else partial(_unzip, archive, entry, most)
+
     return [
-        File(entry.filename, _overlaps if entry in overlapping else partial(_unzip, archive, entry, limits.file_bytes))
-        for entry in entries
+        File(entry.filename, read_of(entry), entry.file_size if entry.file_size <= most else 0) for entry in entries
     ]
 
 
@@ -206,8 +212,8 @@ def _unzip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes
         raise UnusableEntry(f"It is too large: send files of at most {most} bytes.")
     try:
         with archive.open(entry) as file:
-            # no more than it claims is inflated, even where the directory lies; in pieces, since zipfile copies what is
-            # stored, and the interpreter's lock is kept for each copy
+            # no more than it claims is inflated, even where the directory lies; in pieces, since in one go zlib takes
+            # twice the memory and the interpreter's lock is kept for each copy
             left, pieces = entry.file_size, []
             while left and (piece := file.read(min(left, _PIECE))):
                 pieces.append(piece)

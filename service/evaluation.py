@@ -9,7 +9,7 @@ import numpy.typing as npt
 from service.alignment import align
 from service.caller import NOBODY, Caller
 from service.codec import Header, as_srgb
-from service.pipeline import Outcome, Pipeline, Ticket
+from service.pipeline import Outcome, Pipeline, Ticket, measured
 from service.quality import colour_difference, psnr, require_same_size, seam_index, ssim
 from service.schemas import Alignment, EvaluateOptions, Evaluation, Gain, Scores
 from service.telemetry import Stopwatch
@@ -63,7 +63,7 @@ def admit(
     ticket = pipeline.admit(
         image, options.camera, options.overlap, caller=caller, header=own, strength=options.strength
     )
-    return ticket, header
+    return measured(ticket, header), header
 
 
 def compare(

@@ -282,6 +282,18 @@ _TABLE: Mapping[type[Exception], _Row] = {
 EXPECTED: Final[tuple[type[Exception], ...]] = tuple(_TABLE)
 """Every exception that the table explains."""
 
+
+def without_frames(error: Exception) -> Exception:
+    """Return an error, without what leads to the frames that it passed where it is one that is expected.
+
+    They hold the picture and its file, and are tied into a circle with the error, by way of the one that it was raised
+    for, of a future, or of libraries' frames: all of it would stay until the garbage collector comes.
+    """
+    if isinstance(error, EXPECTED):
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
+
+
 _MOST_TOLD: Final = 8
 """Parameters that a problem names."""
 _LONGEST_NAME: Final = 64

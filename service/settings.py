@@ -113,11 +113,15 @@ class Settings(BaseSettings):
         docs: whether /docs and /openapi.json are there.
         max_connections: open connections; more are refused. Fewer where the process may not open so many files.
         max_buffered_bytes: bytes of request bodies that may be in memory at once; beyond it requests get 503. The last
-            eighth is for bodies of up to 1 MiB, and one client may have up to half.
+            eighth is for bodies of up to 1 MiB. A client may have as much as it leaves for others: up to half, a third
+            where two send, and so on. An eighth as many besides are for files of zips once unzipped.
+        max_picture_bytes: bytes that pictures under way and answers may take at once; others wait. What the memory of
+            the container, or of the machine, leaves for them where absent.
         header_timeout_s: seconds in which a request's head has to come.
         body_timeout_s: seconds in each of which spans min_rate has to be kept by a body that comes; else it gets 408.
         send_timeout_s: the same for the client that reads an answer; else the connection is ended.
-        min_rate: bytes a second, on average over such a span.
+        min_rate: bytes a second, on average over such a span. What would not be complete within 600 s has to come
+            faster.
         cors_origins: origins, separated by commas, whose pages may use the service from a browser, such as
             https://example.org; * for any. None may by default.
         workers: how many pictures are decoded, blended or encoded at the same time; one client's are no more than it
@@ -169,6 +173,7 @@ class Settings(BaseSettings):
     docs: bool = True
     max_connections: Annotated[int, Field(ge=1)] = 4096
     max_buffered_bytes: Annotated[int, Field(ge=1)] = 1 << 30
+    max_picture_bytes: Annotated[int, Field(ge=1)] | None = None
     header_timeout_s: Annotated[float, Field(gt=0)] = 20.0
     body_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     send_timeout_s: Annotated[float, Field(gt=0)] = 60.0

@@ -40,10 +40,11 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._wire = wire
         self._fragments = 0  # bytes of the message's frames that are whole
+        self._passed = 0  # bytes of a whole message that the app has not taken yet
         self._pace: Pace | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False
-        self._room = wire.budget.open("websockets")
+        self._room = wire.budget.open("websockets", self._give_way)
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Take over a connection."""
@@ -70,14 +71,17 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
             self._fail(_POLICY_VIOLATION, "The message is in too many pieces.", "malformed-request")
             return
         waiting = self._fragments + len(self.conn.reader.buffer)
-        if not waiting or self.transport.is_closing():
+        if self.transport.is_closing():
             self._stop_watching()
             self._room.close()
             return
         try:
-            self._room.need(waiting)
+            self._room.need(waiting + self._passed)
         except NoRoom:
-            self._fail(_TRY_AGAIN_LATER, "There is no room for the message now: try again.", "no-room")
+            self._give_way()
+            return
+        if not waiting:
+            self._stop_watching()
             return
         now = self.loop.time()
         if self._pace is None:
@@ -109,6 +113,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
 
     def send_receive_event_to_app(self) -> None:
         """Pass a whole message on."""
+        self._passed += self._fragments
         self._fragments = 0
         self._stop_watching()
         if self.curr_msg_data_type == "text" and not _is_utf8(b"".join(self.frames)):
@@ -117,6 +122,22 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
             self._fail(_NO_TEXT, "The message is no UTF-8.", "malformed-request")
             return
         super().send_receive_event_to_app()
+
+    async def receive(self) -> Any:
+        """Give the app a message, which then holds it."""
+        message = await super().receive()
+        if message["type"] == "websocket.receive":
+            self._room.give(self._passed)
+            self._passed = 0
+        return message
+
+    async def send(self, message: Any) -> None:
+        """Send, and wait until the client has read most of it: who holds an answer holds it until then."""
+        await super().send(message)
+        await self.writable.wait()
+
+    def _give_way(self) -> None:
+        self._fail(_TRY_AGAIN_LATER, "There is no room for the message now: try again.", "no-room")
 
     def _look(self) -> None:
         self._timer = None

@@ -55,6 +55,7 @@ class EnhancedZip(StreamingResponse):
         format_: Format | None = None,
         headers: Mapping[str, str] | None = None,
         on_problem: Callable[[str], None] = lambda _: None,
+        on_sent: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Prepare the answer; the work begins when it is sent.
 
@@ -65,6 +66,7 @@ class EnhancedZip(StreamingResponse):
             format_: what all are answered in, None where each is answered as it came.
             headers: of the answer.
             on_problem: called with the last part of the type of each picture's problem.
+            on_sent: called with the bytes of each answer that is held no more.
         """
         super().__init__((), headers={"Content-Disposition": 'attachment; filename="enhanced.zip"', **(headers or {})})
         self._files = files
@@ -72,6 +74,7 @@ class EnhancedZip(StreamingResponse):
         self._patience_s = patience_s
         self._on_problem = on_problem
         self._suffixes = () if format_ is None else suffixes_of(format_)
+        self._on_sent = on_sent
         self._cancellation = Cancellation()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
@@ -106,9 +109,7 @@ class EnhancedZip(StreamingResponse):
                 try:
                     outcome: tuple[bytes, Format] | Exception = await self._enhance(file)
                 except Exception as error:  # noqa: BLE001  whatever it is, it costs one picture
-                    # Nobody reads the traceback of what is expected. It leads to frames that hold the picture, and by
-                    # way of the libraries' back to the error: a circle, until the garbage collector finds it.
-                    outcome = error.with_traceback(None) if isinstance(error, problems.EXPECTED) else error
+                    outcome = problems.without_frames(error)
                 try:
                     await results.send(_Done(index, outcome))
                 except anyio.BrokenResourceError:  # nobody reads any more
@@ -149,6 +150,7 @@ class EnhancedZip(StreamingResponse):
             data, format_ = result.outcome
             name = planned[result.index]
             await send_all(lambda: writer.add(names.take(name, suffixes_of(format_)), data))  # noqa: B023  done at once
+            self._on_sent(len(data))
         await send_all(end)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -11,9 +11,10 @@ from service.caller import Caller, Cancellation
 from service.codec import FORMATS, Format, Header, as_srgb, encode, media_type
 from service.edge.clients import client_of
 from service.edge.house import house_of
+from service.edge.rooms import Held, held_of
 from service.negotiation import accepted, entity_tag, is_known
 from service.observation import RequestRecord, record_of
-from service.pipeline import Outcome, Ticket
+from service.pipeline import Outcome, Ticket, measured
 from service.problems import documented
 from service.quality import psnr, require_same_size, ssim
 from service.routes.batch import EnhancedZip
@@ -90,7 +91,7 @@ async def enhance(request: Request) -> Response:
     threads: Threads = request.app.state.threads
     if upload.several:
         allowance.count(client_of(request.scope), len(upload.files) - 1)  # one was counted when it came
-        return _answer_several(state, upload, accept, threads, record_of(request), client_of(request.scope))
+        return _answer_several(state, upload, accept, threads, record_of(request), held_of(request.scope))
     known = request.headers.getlist("if-none-match")
     caller = Caller(client_of(request.scope))
     with record_of(request).picture() as watch:
@@ -101,7 +102,7 @@ async def enhance(request: Request) -> Response:
 
 
 def _answer_several(
-    state: State, upload: Upload[EnhanceOptions], accept: str, threads: Threads, record: RequestRecord, client: str
+    state: State, upload: Upload[EnhanceOptions], accept: str, threads: Threads, record: RequestRecord, held: Held
 ) -> Response:
     options, pipeline = upload.options, state.pipeline
     # an unknown camera is refused once, before any picture
@@ -109,7 +110,7 @@ def _answer_several(
     generator = state.catalogue[camera]
 
     async def enhance(file: File, cancellation: Cancellation) -> tuple[bytes, Format]:
-        caller = Caller(client, cancellation)
+        caller = Caller(held.client, cancellation)
 
         def admit() -> Ticket:
             image = file.read()
@@ -125,8 +126,11 @@ def _answer_several(
             state.metrics.picture_done(watch)
             return body, outcome.format
 
-        with record.picture("picture") as watch:
-            return await threads.enhance(caller, admit, partial(work, watch=watch))
+        async with held.unzipped(file.unzips):
+            with record.picture("picture") as watch:
+                answer = await threads.enhance(caller, admit, partial(work, watch=watch))
+        held.answer(len(answer[0]))
+        return answer
 
     headers = {
         "X-Pix2DSLR-Camera": camera,
@@ -135,7 +139,13 @@ def _answer_several(
         "Cache-Control": "no-store",  # as it is written its entries come in another order each time
     }
     return EnhancedZip(
-        upload.files, enhance, state.settings.request_timeout_s, options.format, headers, state.metrics.rejected
+        upload.files,
+        enhance,
+        state.settings.request_timeout_s,
+        options.format,
+        headers,
+        state.metrics.rejected,
+        held.sent,
     )
 
 
@@ -167,7 +177,8 @@ class _One:
         if upload.reference is not None:
             self._reference = pipeline.read_header(upload.reference, caller)
             require_same_size(header, self._reference)
-        return pipeline.admit(image, camera, options.overlap, wanted, caller, header, options.strength)
+        ticket = pipeline.admit(image, camera, options.overlap, wanted, caller, header, options.strength)
+        return ticket if self._reference is None else measured(ticket, self._reference)
 
     def answer(self, ticket: Ticket) -> Response:
         """Enhance the picture, and measure it where there is a reference."""

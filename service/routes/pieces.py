@@ -4,6 +4,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.copies import pieces_of
+from service.edge.rooms import HELD, Held
 
 
 class InPieces(Response):
@@ -14,7 +15,10 @@ class InPieces(Response):
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Answer; an ASGI application."""
+        """Answer; an ASGI application. What is held for the request is the answer alone from now on."""
+        held: Held | None = scope.get(HELD)
+        if held is not None:
+            held.answered(len(self.body))
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         left = len(self.body)
         for piece in pieces_of(self.body):

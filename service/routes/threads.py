@@ -15,8 +15,9 @@ from starlette.types import Receive
 
 from service.caller import Caller, Cancellation, Cancelled
 from service.edge.clients import ClientLimits
+from service.edge.rooms import Rooms
 from service.pipeline import Ticket
-from service.problems import EXPECTED
+from service.problems import EXPECTED, without_frames
 
 Result = TypeVar("Result")
 
@@ -84,14 +85,16 @@ class FairThreads:
 class Threads:
     """How many threads work at a time; those of an app."""
 
-    def __init__(self, workers: int, limits: ClientLimits) -> None:
+    def __init__(self, workers: int, limits: ClientLimits, rooms: Rooms) -> None:
         """Set the limits.
 
         Args:
             workers: pictures that are decoded, blended or encoded at a time; as many small ones besides, and as many
                 that wait for no tiles.
             limits: of each client.
+            rooms: a picture that is admitted waits for memory there.
         """
+        self._rooms = rooms
         self._workers = workers
         self._limits = limits
         self._deciding = FairThreads(workers)
@@ -122,24 +125,21 @@ class Threads:
             return admitted
         with admitted.job as job:
             self._limits.count_tiles(client, job.tiles)
-            if not job.tiles:
-                return await self._without_tiles.run(client, partial(work, admitted))
-            threads = self._small if job.tiles <= _SMALL else self._large
-            if threads.waiting(client) >= self._workers:
-                raise job.turned_away()
-            return await threads.run(client, partial(work, admitted))
+            async with self._rooms.picture(client, admitted.memory, job.check):
+                if not job.tiles:
+                    return await self._without_tiles.run(client, partial(work, admitted))
+                threads = self._small if job.tiles <= _SMALL else self._large
+                if threads.waiting(client) >= self._workers:
+                    raise job.turned_away()
+                return await threads.run(client, partial(work, admitted))
 
 
 def _let_go(work: Callable[[], Result]) -> Result:
-    """Do work; an error that is expected loses its traceback, which leads to frames that hold the picture.
-
-    Libraries' frames tie an error, and all that it leads to, into a circle, which stays until the garbage collector
-    finds it.
-    """
+    """Do work; an error that is expected holds nothing of it."""
     try:
         return work()
     except EXPECTED as error:
-        raise error.with_traceback(None) from None
+        raise without_frames(error) from None
 
 
 async def until_hung_up(receive: Receive, work: Callable[[], Awaitable[Result]], cancellation: Cancellation) -> Result:
@@ -168,7 +168,7 @@ async def until_hung_up(receive: Receive, work: Callable[[], Awaitable[Result]],
         group.cancel_scope.cancel()
     try:
         if error is not None:
-            raise error
+            raise without_frames(error)
         if not result:
             raise Cancelled
         return result[0]

@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.edge.bodies import Pace
-from service.edge.budget import ByteBudget
 from service.edge.clients import ClientLimits, client_of, name_client
-from service.edge.errors import NoRoom, RateLimited, TooManyAtOnce
+from service.edge.errors import RateLimited, TooManyAtOnce
 from service.edge.headers import host_in
 
 
@@ -109,40 +108,6 @@ def test_a_key_goes_before_the_address() -> None:
     assert client_of({"type": "http", "client": None}) == "address unknown"
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3 << 20), st.booleans()), max_size=60))
-def test_room_is_never_exceeded_and_all_comes_back(steps: list[tuple[str, int, bool]]) -> None:
-    most = 8 << 20
-    budget = ByteBudget(most)
-    held = []
-    for client, size, leaves in steps:
-        room = budget.open(client)
-        try:
-            room.need(size // 2)
-            room.need(size)
-        except NoRoom:
-            room.close()
-            continue
-        held.append(room)
-        assert budget.taken <= most
-        if leaves:
-            held.pop(0).close()
-    for room in held:
-        room.close()
-        room.close()
-    assert budget.taken == 0
-
-
-def test_a_body_that_is_alone_always_has_room() -> None:
-    budget = ByteBudget(1000)
-    room = budget.open("a")
-    room.need(5000)
-    room.need(6000)
-    with pytest.raises(NoRoom):
-        budget.open("b").need(1)
-    room.close()
-    budget.open("b").need(1)
-
-
 @pytest.mark.parametrize("rate", [0, 100])
 def test_pace(rate: int) -> None:
     pace = Pace(10.0, rate, 0.0)
@@ -152,6 +117,24 @@ def test_pace(rate: int) -> None:
     assert pace.add(0, 19.9), "it has not ended"
     assert not pace.add(0, 20.0), "nothing came"
     assert pace.add(max(1, rate * 10), 30.0)
+
+
+def test_a_long_body_has_to_come_faster() -> None:
+    for length, a_span, enough in ((60_000, 1000, True), (600_000, 9_000, False), (600_000, 10_000, True)):
+        assert Pace(10.0, 100, 0.0, length).add(a_span, 10.0) == enough, (length, a_span)
+
+
+def test_what_says_no_length_has_to_come_faster_the_more_there_is() -> None:
+    pace = Pace(10.0, 100, 0.0)
+    assert pace.add(6_000_000, 10.0)
+    assert not pace.add(99_000, 20.0)
+
+
+def test_any_body_ends() -> None:
+    pace, now, whole = Pace(30.0, 1000, 0.0), 0.0, 0
+    while pace.add(50_000, now := now + 30.0):
+        whole += 50_000
+    assert now == 600.0
 
 
 @pytest.mark.parametrize(
