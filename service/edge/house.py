@@ -1,5 +1,6 @@
 """What the edge of one app remembers: its keys, what clients used of their limits, the room for bodies."""
 
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from starlette.requests import HTTPConnection
 
 from service.edge.budget import ByteBudget
 from service.edge.clients import ClientLimits
+from service.edge.places import Places
 from service.edge.wire import Wire
 from service.keys import KeyRing, parse_keys
 from service.settings import Settings
@@ -44,7 +46,8 @@ class House:
     ) -> Wire:
         """Return what the connections of a listener share; the last two are as `Wire` has them."""
         return Wire(
-            max_connections,
+            Places(max_connections),
+            [ipaddress.ip_network(each) for each in settings.trusted_proxies],
             settings.header_timeout_s,
             settings.body_timeout_s,
             settings.send_timeout_s,

@@ -206,9 +206,7 @@ def test_a_client_that_hangs_up_cancels_all(serve_session: Serve) -> None:
     url = httpx.URL(server.url)
     assert url.port is not None
     with socket.create_connection((url.host, url.port)) as connection:
-        head = (
-            f"POST /enhance HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
+        head = f"POST /enhance HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/zip\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall(head.encode() + body)
         while not server.metric("pix2dslr_tiles_total"):
             pass
@@ -244,9 +242,7 @@ def test_a_slow_reader_holds_back_the_work_and_not_the_service(serve_session: Se
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect((url.host, url.port))
-        head = (
-            f"POST /enhance HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
+        head = f"POST /enhance HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/zip\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall(head.encode() + body)
         while not server.metric("pix2dslr_tiles_total"):
             pass
