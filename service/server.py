@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from types import FrameType
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -201,7 +201,7 @@ def _shown(host: str, listener: socket.socket) -> str:
 def _config(app: FastAPI, settings: Settings, wire: Wire, lifespan: Literal["auto", "off"] = "auto") -> uvicorn.Config:
     # service/observation.py writes lines of its own, without what clients send
     return uvicorn.Config(
-        Forwarded(app, list(settings.trusted_proxies)) if settings.trusted_proxies else app,
+        Forwarded(cast(Any, app), list(settings.trusted_proxies)) if settings.trusted_proxies else app,
         http=cast(type[asyncio.Protocol], partial(GuardedHttp, wire=wire)),
         ws=cast(type[asyncio.Protocol], partial(GuardedWebSocket, wire=wire)),
         lifespan=lifespan,

@@ -30,6 +30,12 @@ _MOST_HEAD_BYTES: Final = 16 << 10
 _LEAST_READ: Final = 16 << 10
 """Bytes that are parsed at once: fields and chunks of them take up to 10 ms, then others have their turn."""
 
+_LISTS_OF_UPGRADE: Final = frozenset(
+    {b"connection", b"upgrade", b"sec-websocket-protocol", b"sec-websocket-extensions"}
+)
+_MOST_OF_LISTS: Final = 2000
+"""Bytes of those headers together. The library parses them in Python, 16 kB in 40 ms; a key takes up to 360."""
+
 _LOOK_EVERY_S: Final = 0.25
 
 _HEAD_IS_WRONG: Final = "It is no HTTP/1.1 request."
@@ -134,7 +140,11 @@ class GuardedHttp(H11Protocol, InPieces):
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Hand the connection over."""
         self._stop_expecting()
-        super().handle_websocket_upgrade(event)
+        listed = sum(len(value) for name, value in self.headers if name in _LISTS_OF_UPGRADE)
+        if listed > _MOST_OF_LISTS:
+            self._refuse(MalformedRequest(f"Its headers of WebSockets have more than {_MOST_OF_LISTS} bytes."))
+        else:
+            super().handle_websocket_upgrade(event)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no request, or one that is not taken."""

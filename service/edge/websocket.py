@@ -7,8 +7,9 @@ from asyncio.transports import BaseTransport
 from collections import deque
 from collections.abc import Generator, Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from starlette.types import Scope
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
@@ -135,6 +136,11 @@ class GuardedWebSocket(WebSocketsSansIOProtocol, InPieces):
         if isinstance(self.transport, WatchedTransport) and self.transport.lingers:
             return
         super().data_received(data)
+        if not self.handshake_initiated:  # the library refuses the head, which the base doesn't look at
+            self._wire.on_refusal("malformed-request")
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+            return
         self._count_broken()
         if self.transport.is_closing():
             self._stop_watching()
@@ -270,7 +276,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol, InPieces):
             self._give_room_back()
             return
         if self._room is None:
-            self._room = self._wire.budget.open(client_of(self.scope))
+            self._room = self._wire.budget.open(client_of(cast(Scope, self.scope)))
         self._room.need(together)
 
     def _give_room_back(self) -> None:

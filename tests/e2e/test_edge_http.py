@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from service.tiling import plan
@@ -267,6 +268,41 @@ def test_what_takes_long_to_parse_is_refused_early(identity_server: Server, requ
                 assert (answer.status, answer.problem) == (400, "malformed-request")
                 assert why in json.loads(answer.body)["detail"]
         assert max(took) < STOP_S
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/page/" + "a/" * 7000, {}, 404),
+        ("/page/" + "../" * 5000, {}, 404),
+        ("/" + "%41" * 5000, {}, 404),
+        ("/cameras", {"accept": "*/*," * 3700}, 200),
+        ("/cameras", {"connection": "a," * 7500}, 200),
+        ("/live", {"connection": "Upgrade", "upgrade": "websocket", "sec_websocket_protocol": "a," * 7000}, 400),
+        ("/live", {"connection": "Upgrade", "upgrade": "websocket", "sec_websocket_extensions": "a;b," * 3500}, 400),
+        ("/live", {"connection": "Upgrade", "upgrade": "websocket", "cookie": "a" * 9000}, 431),
+    ],
+    ids=[
+        "parts of a path",
+        "parts that lead up",
+        "escapes",
+        "accept",
+        "connection",
+        "protocols",
+        "extensions",
+        "cookie",
+    ],
+)
+def test_16_kb_of_anything_are_answered_soon(
+    identity_server: Server, path: str, headers: dict[str, str], status: int
+) -> None:
+    process = psutil.Process(identity_server.process.pid)
+    used = sum(process.cpu_times()[:2])
+    for _ in range(20):
+        with open_socket(identity_server) as connection:
+            connection.sendall(head("GET", path, **headers))
+            assert read_answer(connection).status == status
+    assert sum(process.cpu_times()[:2]) - used < 20 * 0.03
 
 
 def test_chunks_of_a_kilobyte_are_taken(identity_server: Server) -> None:
