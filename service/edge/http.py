@@ -28,13 +28,16 @@ _MOST_HEAD_BYTES: Final = 16 << 10
 """Of a request's head; h11's own bound."""
 
 _LEAST_READ: Final = 16 << 10
-"""Bytes that are parsed at once: fields and chunks of them take up to 10 ms, then others have their turn."""
+"""Bytes of heads that are parsed at once: the fields of a trailer in them take up to 10 ms, then others have a turn."""
 
 _LISTS_OF_UPGRADE: Final = frozenset(
     {b"connection", b"upgrade", b"sec-websocket-protocol", b"sec-websocket-extensions"}
 )
 _MOST_OF_LISTS: Final = 2000
 """Bytes of those headers together. The library parses them in Python, 16 kB in 40 ms; a key takes up to 360."""
+
+_MOST_OF_CHUNKS: Final = 64 << 10
+"""Bytes of a chunked body that are parsed at once: 5 ms where its chunks are as small as they may be."""
 
 _LOOK_EVERY_S: Final = 0.25
 
@@ -101,7 +104,9 @@ class GuardedHttp(H11Protocol, InPieces):
         """Return how many of the next bytes are of a body that h11 passes on as it is, or are dropped."""
         if self._watched is not None and self._watched.lingers:
             return MOST_READ
-        return self.conn.left
+        if self.conn.their_state is not h11.SEND_BODY:
+            return 0
+        return self.conn.left or _MOST_OF_CHUNKS
 
     def data_received(self, data: bytes) -> None:
         """Take what came; what comes after an answer that needed it not is dropped."""
