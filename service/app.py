@@ -15,21 +15,13 @@ from starlette.middleware.cors import CORSMiddleware
 from service import problems
 from service.edge.bodies import Bodies
 from service.edge.clients import LimitClients
-from service.edge.headers import SecurityHeaders, TrustedHosts
+from service.edge.headers import SecurityHeaders, TrustedHosts, hosts_at
 from service.edge.house import House
 from service.edge.keys import Authenticate
+from service.edge.wire import PROBES
 from service.memory import return_free_pages
 from service.metrics import Metrics
-from service.middleware import (
-    OTHER_ORIGIN,
-    AnswerErrors,
-    Drain,
-    FewParameters,
-    Methods,
-    RequestId,
-    SameOrigin,
-    TrailingSlash,
-)
+from service.middleware import AnswerErrors, Drain, FewParameters, Methods, RequestId, SameOrigin, TrailingSlash
 from service.observation import Observe
 from service.routes import catalogue, docs, enhance, evaluate, health, live, page
 from service.routes.threads import Threads
@@ -42,9 +34,6 @@ from service.watchdog import watched_steps
 
 WORK_PATHS: Final = frozenset({"/enhance", "/evaluate", "/cameras", "/live"})
 """Paths that answer 503 while the service is not ready."""
-
-PROBES: Final = frozenset({"/livez", "/readyz", "/healthz"})
-"""Paths that are answered whoever asks, for whatever host."""
 
 OPEN_PATHS: Final = PROBES | {"/", "/docs", "/openapi.json"}
 """Paths that need no API key. The page has to be there to ask for one, and it and the reference say nothing that the
@@ -83,7 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     house = House.of(state.settings)
     state.tracing = Tracing() if state.settings.traces == "otlp" else None
     _count(state.metrics, house)
-    state.metrics.expect_rejections(OTHER_ORIGIN, *(problem.type for problem in problems.all_problems()))
+    state.metrics.expect_rejections(*(problem.type for problem in problems.all_problems()))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -135,6 +124,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def create_probes_app(app: FastAPI) -> FastAPI:
     """Build the app of the second port: metrics and health of another app, without keys and limits."""
+    settings: Settings = app.state.parts.settings
+    own = () if settings.trusted_proxies else hosts_at(settings.metrics_host or settings.host)
     observed = _observe(app.state.parts)
     probes = FastAPI(
         openapi_url=None,
@@ -144,6 +135,7 @@ def create_probes_app(app: FastAPI) -> FastAPI:
             Middleware(TrailingSlash, known=KNOWN_PATHS),
             observed,
             Middleware(SecurityHeaders),
+            Middleware(TrustedHosts, allowed={*own, *settings.trusted_hosts} if own else (), exempt=PROBES),
             Middleware(Methods),
         ],
     )
@@ -201,9 +193,10 @@ async def _return_memory(state: State) -> None:
 
 
 async def _watch_keys(house: House) -> None:
+    alone = anyio.CapacityLimiter(1)  # the default one may be full of zips that are read
     while house.keys.needed:
         await anyio.sleep(_KEYS_LOOK_EVERY_S)
-        await anyio.to_thread.run_sync(house.keys.look_again)
+        await anyio.to_thread.run_sync(house.keys.look_again, limiter=alone)
 
 
 def _cross_origin(settings: Settings) -> list[Middleware]:

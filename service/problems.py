@@ -32,6 +32,7 @@ from service.codec import (
 from service.decoding.pool import NoDecodeWorker
 from service.edge.errors import (
     NoRoom,
+    OtherOrigin,
     RateLimited,
     TooManyAtOnce,
     TooManyConnections,
@@ -126,6 +127,10 @@ _TABLE: Mapping[type[Exception], _Row] = {
         Problem("unauthorized", 401, "An API key is needed"),
         lambda _: "Send one that is valid as Authorization: Bearer KEY, or as X-API-Key.",
         headers=lambda _: {"WWW-Authenticate": 'Bearer realm="pix2dslr"'},
+    ),
+    OtherOrigin: _Row(
+        Problem("other-origin", 403, "Pages of other origins may not use the service"),
+        lambda _: "Send it from a page of the service's own, or ask the operator to allow the page's origin.",
     ),
     TooSlow: _Row(
         Problem("too-slow", 408, "The request came too slowly"),
@@ -319,6 +324,7 @@ _EXAMPLES: Final[tuple[Exception, ...]] = (
     MalformedPicture("the file is damaged or ends early"),
     MalformedZip("Send the whole, undamaged zip."),
     Unauthorized(),
+    OtherOrigin(),
     TooSlow(30),
     UnknownHost(),
     RateLimited(60, 4),

@@ -107,11 +107,13 @@ class Settings(BaseSettings):
         trusted_proxies: addresses or networks, separated by commas, whose X-Forwarded-For and X-Forwarded-Proto are
             believed.
         trusted_hosts: names, separated by commas, that the service answers for, such as photos.example.org or
-            *.example.org; any where absent. Health is answered for any.
+            *.example.org. Where absent any, but on a loopback address without trusted proxies localhost and that
+            address. Health is answered for any.
         metrics_port: a second port with /metrics and health alone; /metrics is then not on the first.
         metrics_host: where that port listens; as host where absent.
         docs: whether /docs and /openapi.json are there.
-        max_connections: open connections; more are refused. Fewer where the process may not open so many files.
+        max_connections: open connections, and an eighth of them for one address that is no trusted proxy; of more the
+            longest idle ends, else the new one is refused. Fewer where the process may not open so many files.
         max_buffered_bytes: bytes of request bodies that may be in memory at once; beyond it requests get 503. The last
             eighth is for bodies of up to 1 MiB. A client may have as much as it leaves for others: up to half, a third
             where two send, and so on. An eighth as many besides are for files of zips once unzipped.
@@ -119,7 +121,8 @@ class Settings(BaseSettings):
             the container, or of the machine, leaves for them where absent.
         header_timeout_s: seconds in which a request's head has to come.
         body_timeout_s: seconds in each of which spans min_rate has to be kept by a body that comes; else it gets 408.
-        send_timeout_s: the same for the client that reads an answer; else the connection is ended.
+        send_timeout_s: the same for the client that reads an answer, and as much as lets it have all within 10 minutes;
+            else the connection is ended.
         min_rate: bytes a second, on average over such a span. What would not be complete within 600 s has to come
             faster.
         cors_origins: origins, separated by commas, whose pages may use the service from a browser, such as

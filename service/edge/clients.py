@@ -5,16 +5,19 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from typing import Any, Final
 
 from pyrate_limiter import GCRA, Duration, MonotonicClock, Rate
 from pyrate_limiter.abstracts.algorithm import State
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from service.edge.errors import RateLimited, TooManyAtOnce
 from service.edge.refusal import refuse
 
 _CLIENT: Final = "pix2dslr.client"
+_PEER: Final = "pix2dslr.peer"
+_UNKNOWN: Final = "unknown"
 _RATE: Final = GCRA()
 _MINUTE_MS: Final = 60_000
 _MOST_REMEMBERED: Final = 100_000
@@ -34,16 +37,35 @@ def client_of(scope: Scope) -> str:
     if _CLIENT in scope:
         named: str = scope[_CLIENT]
         return named
-    host = scope["client"][0] if scope.get("client") else "unknown"
+    network = network_of(scope["client"][0] if scope.get("client") else "")
+    if network == _UNKNOWN and _PEER in scope:
+        return f"address {network} of {scope[_PEER]}"
+    return f"address {network}"
+
+
+def network_of(host: str) -> str:
+    """Return an address, of IPv6 the network of 64 bits that it is in; `unknown` where it is none."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return "address unknown"
+        return _UNKNOWN
     if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return f"address {address.ipv4_mapped}"
-        return f"address {ipaddress.ip_network((int(address) >> 64 << 64, 64))}"
-    return f"address {address}"
+        if address.ipv4_mapped is None:
+            return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
+        return str(address.ipv4_mapped)
+    return str(address)
+
+
+class Forwarded(ProxyHeadersMiddleware):
+    """uvicorn's reading of X-Forwarded-For and X-Forwarded-Proto, which notes the proxy that the request came through.
+
+    Those whose address a proxy does not tell are one client of that proxy's, and nobody else's.
+    """
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan" and scope.get("client"):
+            scope[_PEER] = scope["client"][0]
+        await super().__call__(scope, receive, send)
 
 
 class _PerMinute:

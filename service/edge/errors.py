@@ -13,6 +13,10 @@ class UnknownHost(Refused):
     """The request's Host header names none that the service answers for."""
 
 
+class OtherOrigin(Refused):
+    """A browser sends the request for a page of another origin."""
+
+
 class TooSlow(Refused):
     """The request came too slowly.
 

@@ -1,5 +1,6 @@
 """What the edge of one app remembers: its keys, what clients used of their limits, the room for bodies."""
 
+import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -8,6 +9,7 @@ from starlette.requests import HTTPConnection
 
 from service.decoding.pool import decode_workers
 from service.edge.clients import ClientLimits
+from service.edge.places import Places
 from service.edge.rooms import Rooms
 from service.edge.wire import Wire
 from service.keys import KeyRing, parse_keys
@@ -54,7 +56,8 @@ class House:
     ) -> Wire:
         """Return what the connections of a listener share; the last two are as `Wire` has them."""
         return Wire(
-            max_connections,
+            Places(max_connections),
+            [ipaddress.ip_network(each) for each in settings.trusted_proxies],
             settings.header_timeout_s,
             settings.body_timeout_s,
             settings.send_timeout_s,

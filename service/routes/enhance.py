@@ -66,7 +66,7 @@ HEADERS: Final = {
             },
         },
         304: {"description": "`If-None-Match` names the answer's `ETag`: nothing was computed, nothing is sent."},
-        **documented(400, 401, 408, 413, 415, 421, 422, 429, 500, 503, 504),
+        **documented(400, 401, 403, 408, 413, 415, 421, 422, 429, 500, 503, 504),
     },
     openapi_extra=form_schema(
         EnhanceOptions,

@@ -36,7 +36,7 @@ router = APIRouter()
             "picture: input, output and reference side by side.",
             "content": {media_type(name): {"schema": {"type": "string", "format": "binary"}} for name in FORMATS},
         },
-        **documented(400, 401, 408, 413, 415, 421, 422, 429, 500, 503, 504),
+        **documented(400, 401, 403, 408, 413, 415, 421, 422, 429, 500, 503, 504),
     },
     openapi_extra=form_schema(
         EvaluateOptions, "What the picture should look like, such as the DSLR's.", reference_required=True

@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.app import PROBES
+from service.edge.wire import PROBES
 from service.server import _CLOSE_WITHIN_S
 from service.settings import Settings
 from tests.deploy.promql import asked_by

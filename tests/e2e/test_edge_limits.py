@@ -19,6 +19,7 @@ from tests.e2e.test_problems import GOOD, problem
 RATE = 6
 PLACES = 3
 ROOM = 8 << 20
+TWO_MB = png(noise(820, 820))
 FORM = "multipart/form-data; boundary=b"
 
 
@@ -125,6 +126,38 @@ def test_half_a_message_of_a_websocket_is_counted_and_given_back(shared: Server)
         connection.sendall(frame(b"\0" * 1_000_000, claimed=2_000_000))
         wait_until(lambda: shared.metric("pix2dslr_body_bytes") >= 1_000_000)
     wait_until(lambda: shared.metric("pix2dslr_body_bytes") == 0)
+
+
+def test_websockets_of_one_client_leave_room_for_anothers(shared: Server) -> None:
+    half = 1_900_000
+    with contextlib.ExitStack() as held:
+        for _ in range(2):
+            connection = held.enter_context(open_socket(shared))
+            shake_hands(connection, x_forwarded_for="10.9.1.1")
+            connection.sendall(frame(b"\0" * half, claimed=3_000_000))
+        wait_until(lambda: shared.metric("pix2dslr_body_bytes") >= half)
+        with open_live(shared, additional_headers={"X-Forwarded-For": "10.9.1.2"}) as live:
+            live.send(TWO_MB)
+            live.until("result")
+        problem(post(shared, "10.9.1.1", TWO_MB + TWO_MB), "no-room", 503)
+    wait_until(lambda: shared.metric("pix2dslr_body_bytes") == 0)
+
+
+@pytest.mark.parametrize("pieces", [1, 30])
+def test_a_long_text_message_ends_before_it_is_whole(shared: Server, pieces: int) -> None:
+    text = b"x" * 45_000
+    size = len(text) // pieces
+    with open_socket(shared) as connection:
+        shake_hands(connection, x_forwarded_for="10.9.2.1")
+        for number in range(pieces):
+            opcode = 0 if number else 1
+            with contextlib.suppress(OSError):
+                connection.sendall(frame(text[:size], opcode=opcode, final=number == pieces - 1))
+        came = b""
+        with contextlib.suppress(OSError):
+            while more := connection.recv(1000):
+                came += more
+        assert (1009).to_bytes(2, "big") + b"A text message" in came
 
 
 def part(headers: str, data: bytes = b"x") -> bytes:

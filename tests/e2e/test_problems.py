@@ -21,6 +21,7 @@ from service.generator import cpu_threads
 from service.problems import MEDIA_TYPE, all_problems
 from service.tiling import plan
 from tests.e2e.conftest import Serve, Server, noise, png
+from tests.e2e.raw import head
 from tests.hostile.good import jpeg
 from tests.hostile.jpeg import frame, many_scans
 from tests.hostile.tiff import chain
@@ -262,8 +263,7 @@ def test_a_client_that_hangs_up_costs_nothing_more(serve_session: Serve) -> None
     host, port = httpx.URL(server.url).host, httpx.URL(server.url).port
     assert port is not None
     with socket.create_connection((host, port)) as connection:
-        head = f"POST /enhance HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(BIG)}\r\n\r\n"
-        connection.sendall(head.encode() + BIG)
+        connection.sendall(head(content_length=len(BIG)) + BIG)
         while not server.metric("pix2dslr_tiles_total"):
             pass
     while server.metric("pix2dslr_queue_tiles"):
