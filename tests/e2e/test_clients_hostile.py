@@ -41,7 +41,7 @@ def test_zip_bombs_take_little_memory_and_leave_none() -> None:
 
 
 def test_who_never_comes_back_keeps_nobody_out_of_the_queue() -> None:
-    assert_kept(attacks.promises(HERE, photos=4, first_after_s=6, every_s=0.25), 0)
+    assert_kept(attacks.promises(HERE, queue=1024, photos=4, first_after_s=4, every_s=1), 0)
 
 
 def test_slow_bodies_leave_room_for_others() -> None:

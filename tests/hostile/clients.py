@@ -8,6 +8,7 @@ by turns.
 
 import argparse
 import json
+import signal
 import sys
 import threading
 import time
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/clients.json"), help="where the JSON goes")
     parser.add_argument("--verbose", action="store_true", help="say each case's figure")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers end
     here, before = list[Outcome](), list[Outcome]()
 
     def keep(found: Sequence[Outcome], where: str, kept: list[Outcome]) -> None:
