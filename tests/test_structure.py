@@ -109,6 +109,7 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("keys", set()),
         ("edge/errors", set()),
         ("edge/budget", {"service.edge.errors"}),
+        ("edge/rooms", {"service.edge.budget"}),
         ("edge/requests", set()),
         ("edge/rlimit", set()),
         ("edge/wire", {"service.edge.budget"}),
