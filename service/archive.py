@@ -16,7 +16,6 @@ _SIGNATURES: Final = (b"PK\x03\x04", b"PK\x05\x06")
 """How a zip begins, and how an empty one does."""
 _DIRECTORY_ENTRY: Final = b"PK\x01\x02"
 _ENCRYPTED: Final = 1 << 0
-_PIECE: Final = 1 << 20
 _LONGEST_NAME: Final = 200
 """Bytes of a file's or folder's name; file systems hold 255 or more, and numbering needs a few."""
 _DEEPEST: Final = 16

@@ -115,6 +115,7 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("keys", set()),
         ("edge/errors", set()),
         ("edge/budget", {"service.edge.errors"}),
+        ("edge/rooms", {"service.edge.budget"}),
         ("edge/requests", {"service.edge.wire"}),
         ("edge/rlimit", set()),
         ("edge/places", set()),

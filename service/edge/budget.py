@@ -87,17 +87,21 @@ class ByteBudget:
         """Take `more` bytes for a reservation, and end others that are unfinished where they have to give way.
 
         Raises:
-            NoRoom: there is none; nothing is taken, and nobody gave way.
+            NoRoom: there is none; nothing is taken.
         """
-        self.check(room, more)
+        if self.lacking(room, more):
+            self.check(room, more)
+            self._make_way(room, more)
+        if room.gives_way:
+            self._unfinished.add(room)
+        self.add(room, more)
+
+    def _make_way(self, room: "Reservation", more: int) -> None:
         while self.lacking(room, more):
             giving = [other for other in self._unfinished if self._gives_way(other, room, more)]
             if not giving:
                 raise NoRoom
             min(giving, key=lambda other: other.rate).end()
-        if room.gives_way:
-            self._unfinished.add(room)
-        self.add(room, more)
 
     def _gives_way(self, other: "Reservation", room: "Reservation", more: int) -> bool:
         """Whether an unfinished reservation ends for another client's that needs room.

@@ -222,7 +222,7 @@ def test_the_documented_limits_add_up_to_less_than_the_containers(name: str, lim
 def test_the_documented_limits_hold_when_all_are_reached(serve_session: Serve, identity_folder: object) -> None:
     """Everything at once that clients can make the service hold, with a tenth of the usual limits."""
     settings = {"max_buffered_bytes": 100 * MB, "max_picture_bytes": 200 * MB, "max_body_bytes": 8 * MB}
-    server = serve_session(models=identity_folder, decode_workers=2, **settings)
+    server = serve_session(models=identity_folder, decode_workers=2, decode_timeout_s=1, **settings)
     assert post(server, 2, PHOTO).status_code == 200
     idle_mb = resident_mb(server)
     parts = memory_of(Settings(decode_workers=2, max_buffered_bytes=100 * MB, max_picture_bytes=200 * MB), 0)

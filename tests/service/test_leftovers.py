@@ -13,6 +13,7 @@ from service.archive import File, Limits, read_zip
 from service.caller import Caller, Cancellation, Cancelled
 from service.codec import Format
 from service.decoding.pool import DecodePool
+from service.edge.clients import ClientLimits
 from service.edge.rooms import Rooms
 from service.picture import DecodingTooCostly, PictureLimits
 from service.pipeline import Ticket
@@ -72,7 +73,7 @@ Admit = Callable[[File, DecodePool, Caller], Ticket]
 @pytest.mark.parametrize("admit", [too_costly, given_up])
 def test_of_a_zip_nothing_is_left(admit: Admit, pool: DecodePool, left: Callable[[], float]) -> None:
     async def main() -> None:
-        threads, hung_up = Threads(4, Rooms(1 << 30, 1 << 30, 1 << 30)), anyio.Event()
+        threads, hung_up = Threads(4, ClientLimits(), Rooms(1 << 30, 1 << 30, 1 << 30)), anyio.Event()
 
         async def receive() -> Message:
             if admit is given_up:
@@ -98,7 +99,7 @@ def test_of_a_zip_nothing_is_left(admit: Admit, pool: DecodePool, left: Callable
 @pytest.mark.parametrize("admit", [too_costly, given_up])
 def test_of_a_picture_nothing_is_left(admit: Admit, pool: DecodePool, left: Callable[[], float]) -> None:
     async def main() -> None:
-        threads = Threads(4, Rooms(1 << 30, 1 << 30, 1 << 30))
+        threads = Threads(4, ClientLimits(), Rooms(1 << 30, 1 << 30, 1 << 30))
 
         async def receive() -> Message:
             await anyio.sleep(0.3 if admit is given_up else 60)
