@@ -95,6 +95,8 @@ def read_header(data, limits):
             time.sleep(0.005)
     done = {}
     for name, attempt in attempts(goal) if "keys" in goal else ():
+        if name not in goal.get("only", [name]):
+            continue
         try:
             attempt()
             done[name] = "done"

@@ -60,7 +60,8 @@ def _all_checks(settings: Settings) -> Iterator[Check]:
     yield environment(os.environ)
     yield cpus(settings)
     yield memory(settings)
-    yield decoding(settings)
+    if (contained := decoding(settings)).status != "ok":
+        yield contained
     yield from graphics(settings)
     usable = True
     for check in models(settings):

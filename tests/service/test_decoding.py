@@ -31,6 +31,7 @@ from service.codec import (
     PictureTooLarge,
     UnsupportedFormat,
 )
+from service.commands.checks import decoding
 from service.decoding import known
 from service.decoding.messages import (
     Answer,
@@ -47,6 +48,7 @@ from service.decoding.messages import (
 from service.decoding.pool import DecodePool, Ending, NoDecodeWorker
 from service.metadata import Metadata, Resolution, Text
 from service.picture import Header
+from service.settings import Settings
 from tests import profiles, standin
 from tests.heic_grid import grid_heic
 
@@ -557,6 +559,40 @@ def test_a_worker_that_is_taken_over_reaches_nothing(
     assert keys.read_text() == "secret"
     assert not list(folder.iterdir())
     assert all(psutil.pid_exists(process) for process in pool.processes)
+
+
+@LINUX
+def test_a_kernel_without_landlock_is_told_of(
+    photo: npt.NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The workers do without: they open nothing all the same."""
+    standin.write(tmp_path)
+    with (tmp_path / "sitecustomize.py").open("a") as program:
+        program.write("    from service.decoding import containment\n    containment._enter_landlock = lambda: 0\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    check = decoding(Settings())
+    assert (check.status, "without Landlock" in check.found, "6.12" in check.do) == ("note", True, True)
+    pool, keys = DecodePool(2), tmp_path / "keys"
+    try:
+        pool.wait_until_ready()
+        assert "without Landlock" in caplog.text
+        keys.write_text("secret")
+        named = ("the file of keys", "any file, in a thread", "any file, by a limit that is raised", "a socket")
+        goal = {"keys": str(keys), "folder": "/nowhere", "workers": [], "only": named}
+        with pytest.raises(MalformedPicture) as told:
+            pool.read_header(standin.file_that(**goal), LIMITS)
+        done = json.loads(str(told.value))
+        assert done.keys() == {*named}
+        assert not {name: result for name, result in done.items() if result == "done"}
+        assert pool.decode(file_of(photo), pool.read_header(file_of(photo), LIMITS)).pixels.shape == photo.shape
+    finally:
+        pool.close()
+
+
+@LINUX
+def test_doctor_says_how_workers_are_contained() -> None:
+    assert decoding(Settings()).status == "ok"
+    assert decoding(Settings(decode_workers=0)).status == "note"
 
 
 def test_a_worker_gets_few_variables(monkeypatch: pytest.MonkeyPatch) -> None:
