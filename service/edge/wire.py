@@ -29,7 +29,6 @@ _READ_WITHIN_S: Final = 600.0
 MOST_READ: Final = 256 << 10
 """Bytes that are read at once from a connection where they take no parsing."""
 
-
 _GRACE_PIECES: Final = 500
 
 
@@ -75,8 +74,8 @@ class Pieces:
     """Judges whether chunks or frames are worth their parsing: each takes some 10 µs, however few bytes it has. Pure.
 
     An average is asked for, with a grace of as many pieces as take some milliseconds: a form's parts begin with small
-    ones, and a client may send what it has at the moment. Go's server ends chunked bodies too, by the bytes that chunks
-    add (net/http/internal/chunked.go); of those an empty body's worth is allowed for each, which six-byte chunks keep.
+    ones, and a client may send what it has at the moment. Go's server ends chunked bodies by the bytes that they
+    add (net/http/internal/chunked.go), of which it allows 16 a chunk: one-byte chunks add 5.
     """
 
     def __init__(self, least_bytes: int, a_second: float = 0.0, now: float = 0.0) -> None:

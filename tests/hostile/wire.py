@@ -130,7 +130,7 @@ def _talks() -> Iterator[tuple[str, tuple[str | bytes, ...], frozenset[str], boo
     yield "an empty frame", (b"",), REQUEST, False
     yield "no JSON", ("nonsense", "", "\0", "{", "nul"), REQUEST, False
     yield "JSON that is no object", ("[]", "1", "null", '"x"', "1e999", "NaN"), REQUEST, False
-    yield "lists 100000 deep", ("[" * 100_000,), REQUEST, False
+    yield "lists 30000 deep", ("[" * 30_000,), REQUEST, False
     yield "lists 4000 deep", ("[" * 4000 + "]" * 4000,), REQUEST, False
     yield "objects 1500 deep", ('{"a":' * 1500 + "1" + "}" * 1500,), REQUEST | PARAMETER, False
     yield "a text of 10 MB", ("x" * 10_000_000,), ANY, True
