@@ -17,6 +17,7 @@ from service import telemetry
 from service.edge.errors import TooManyConnections, TooSlow
 from service.edge.headers import SECURITY_HEADERS
 from service.edge.requests import Connection
+from service.edge.rooms import ABORT
 from service.edge.wire import WatchedTransport, Wire
 from service.problems import MalformedRequest, response_to
 
@@ -120,6 +121,7 @@ class GuardedHttp(H11Protocol):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         cycle = self.cycle
+        scope[ABORT] = self.transport.abort
 
         async def send_and_end(message: Message) -> None:
             last = cycle.more_body or self._wire.draining() or (self._sends_no_more and not self.conn.trailing_data[0])
