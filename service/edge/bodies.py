@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.edge.clients import client_of
 from service.edge.errors import NoRoom, TooSlow
-from service.edge.rooms import HELD, Rooms
+from service.edge.rooms import ABORT, HELD, Rooms
 from service.problems import BodyTooLarge, response_to
 
 _WHOLE_WITHIN_S: Final = 600.0
@@ -80,7 +80,7 @@ class Bodies:
             if receiving is not None:
                 receiving.cancel()
 
-        held = scope[HELD] = self.rooms.open(client_of(scope), give_way)
+        held = scope[HELD] = self.rooms.open(client_of(scope), give_way, scope.get(ABORT))
         refused: Exception | None = None
         length = came = 0
         complete = False

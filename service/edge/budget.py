@@ -19,6 +19,9 @@ _SMALL: Final = 1 << 20
 _PHOTO: Final = 8 << 20
 """Bytes up to which a client, with all that it holds, goes before who sends at less than half of its rate."""
 
+_LONG_S: Final = 10.0
+"""Seconds after which an answer that is not read gives way to pictures that wait."""
+
 _LOOK_EVERY_S: Final = 0.25
 """Seconds after which who waits looks whether there still is a reason to."""
 
@@ -92,8 +95,6 @@ class ByteBudget:
         if self.lacking(room, more):
             self.check(room, more)
             self._make_way(room, more)
-        if room.gives_way:
-            self._unfinished.add(room)
         self.add(room, more)
 
     def _make_way(self, room: "Reservation", more: int) -> None:
@@ -116,6 +117,8 @@ class ByteBudget:
 
     def add(self, room: "Reservation", more: int) -> None:
         """Take bytes whether there is room or not."""
+        if room.gives_way:
+            self._unfinished.add(room)
         room.bytes += more
         self._taken += more
         self._by_client[room.client] += more
@@ -145,6 +148,17 @@ class ByteBudget:
         """Wait in turn: clients one after the other, and of each the first that came."""
         self._waiting.setdefault(waiter.room.client, deque()).append(waiter)
         self._let_in()
+
+    def press(self, waiter: "_Waiter") -> None:
+        """End what has been unfinished for long where it has to give way to who waits: an answer that nobody reads."""
+        if self.lacking(waiter.room, waiter.more):
+            old = [
+                other
+                for other in self._unfinished
+                if other.age >= _LONG_S and self._gives_way(other, waiter.room, waiter.more)
+            ]
+            if old:
+                min(old, key=lambda other: other.rate).end()
 
     def leave(self, waiter: "_Waiter") -> None:
         """Wait no more."""
@@ -221,8 +235,12 @@ class Reservation:
     @property
     def rate(self) -> float:
         """Bytes a second that it grew by since its first one; without end in the first second."""
-        age = self._budget.clock() - self._began
-        return self.bytes / age if age >= 1 else float("inf")
+        return self.bytes / self.age if self.age >= 1 else float("inf")
+
+    @property
+    def age(self) -> float:
+        """Seconds since its first byte."""
+        return self._budget.clock() - self._began
 
     def check(self, together: int) -> None:
         """See whether it could take as much as makes it `together` bytes; raises `NoRoom` where it can't."""
@@ -238,7 +256,7 @@ class Reservation:
         if self._ended:
             raise NoRoom
         if together > self.bytes:
-            self._began = self._began if self.bytes else self._budget.clock()
+            self._begin()
             self._budget.take(self, together - self.bytes)
 
     async def wait(self, more: int, check: Callable[[], None] = lambda: None) -> None:
@@ -255,12 +273,15 @@ class Reservation:
                 check()
                 with anyio.move_on_after(_LOOK_EVERY_S):
                     await waiter.wait()
+                if not waiter.inside:
+                    self._budget.press(waiter)
         finally:
             if not waiter.inside:
                 self._budget.leave(waiter)
 
     def add(self, more: int) -> None:
         """Take bytes that are there already, whether there is room or not."""
+        self._begin()
         self._budget.add(self, more)
 
     def count(self, more: int) -> None:
@@ -279,6 +300,10 @@ class Reservation:
         """All of it is there: it gives way to nobody any more."""
         self._give_way = None
         self._budget.finished(self)
+
+    def _begin(self) -> None:
+        if not self.bytes:
+            self._began = self._budget.clock()
 
     def end(self) -> None:
         """Give way: everything is given back at once, and no more is taken."""

@@ -14,11 +14,11 @@ from service.edge.budget import ByteBudget, Reservation
 HELD: Final = "pix2dslr.held"
 """Where a request's scope has what is held for it."""
 
+ABORT: Final = "pix2dslr.abort"
+"""Where it has what ends the connection."""
+
 _SMALL_PICTURE: Final = 24 << 20
 """Bytes that a picture of a megapixel or two takes; a part of the room is theirs, so that none waits for large ones."""
-
-_PRESSED: Final = 10
-"""So many times faster an answer has to be read while pictures wait."""
 
 
 class Rooms:
@@ -38,9 +38,17 @@ class Rooms:
         self.pictures = ByteBudget(most_pictures - most_pictures // 8, small=0)
         self._small_pictures = ByteBudget(most_pictures // 8, small=0)
 
-    def open(self, client: str, give_way: Callable[[], None] | None = None) -> "Held":
-        """Begin to hold bytes for a client's request; `give_way` as `ByteBudget.open` has it."""
-        return Held(self, client, give_way)
+    def open(
+        self, client: str, give_way: Callable[[], None] | None = None, abort: Callable[[], None] | None = None
+    ) -> "Held":
+        """Begin to hold bytes for a client's request.
+
+        Args:
+            client: whose.
+            give_way: as `ByteBudget.open` has it, of the body while it comes.
+            abort: likewise, of the answer while it is read.
+        """
+        return Held(self, client, give_way, abort)
 
     @property
     def picture_bytes(self) -> int:
@@ -78,11 +86,13 @@ class Held:
         body: its body.
     """
 
-    def __init__(self, rooms: Rooms, client: str, give_way: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, rooms: Rooms, client: str, give_way: Callable[[], None] | None, abort: Callable[[], None] | None
+    ) -> None:
         self.client = client
         self.body = rooms.bodies.open(client, give_way)
         self._rooms = rooms
-        self._answers = rooms.pictures.open(client)
+        self._answers = rooms.pictures.open(client, abort)
 
     @asynccontextmanager
     async def unzipped(self, bytes_: int) -> AsyncIterator[None]:
@@ -122,11 +132,6 @@ class Held:
     def bytes(self) -> int:
         """All that is counted."""
         return self.body.bytes + self.body.besides
-
-    @property
-    def pressing(self) -> int:
-        """All that is counted, and ten times as much while pictures wait for its memory: how fast it has to be read."""
-        return self.bytes * (_PRESSED if self._rooms.pictures.waiting else 1)
 
     def close(self) -> None:
         """Hold nothing any more; may be called again."""

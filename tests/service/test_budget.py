@@ -257,6 +257,19 @@ def test_everybody_gets_in_at_last(waiters: list[tuple[str, int]]) -> None:
     assert sorted(in_turn(ByteBudget(100, small=10), *waiters)) == sorted(waiters)
 
 
+def test_an_answer_that_nobody_reads_gives_way_to_a_picture_that_waits() -> None:
+    budget, ended = ByteBudget(100 * MB, small=0, clock=(clock := Clock())), []
+
+    async def main() -> None:
+        for client in ("a", "b"):
+            budget.open(client, lambda client=client: ended.append(client)).add(50 * MB)  # type: ignore[misc]
+            clock.now += 9.5
+        await budget.open("c").wait(20 * MB)
+
+    with_deadline(main)
+    assert ended == ["a"], "the other one is not old yet"
+
+
 def test_a_small_picture_does_not_wait_for_giants() -> None:
     rooms = Rooms(MOST, MOST, 64 * MB)
 
