@@ -150,6 +150,7 @@ class TestAdmission:
         queue = admission(100)
         queue.join("a", 100, client="a")
         wait = queue.wait(60, 60, now=0, client="b")
+        assert wait is not None
         assert wait == pytest.approx(0.6), "until the other has left so many"
         queue.done("a", 60)
         queue.join("c", 50, client="c")
