@@ -65,9 +65,9 @@ ATTACKS: Final = {
     "two of 67 MP with most overlap": Attack(_of(_GIANT), at_once=2),
     "240 tiles at once": Attack(_of(1), at_once=240),
     "a photo each 0.1 s, hangs up after 0.2 s": Attack(_PHOTO, every_s=0.1, comes_back=False, hangs_up_s=0.2),
-    "24 photos, back at once when refused": Attack(_PHOTO, at_once=24, again_s=0.05),
-    "4 clients, 24 photos each, back at once": Attack(_PHOTO, at_once=24, again_s=0.05, clients=4),
-    "4 clients, ever new sizes, back at once": Attack(_ANY, at_once=24, again_s=0.05, clients=4),
+    "24 photos, back at once when refused": Attack(_PHOTO, at_once=24, again_s=0.1),
+    "4 clients, 12 photos each, back at once": Attack(_PHOTO, at_once=12, again_s=0.25, clients=4),
+    "4 clients, ever new sizes, back at once": Attack(_ANY, at_once=12, again_s=0.25, clients=4),
     "4 clients, two of 67 MP each": Attack(_of(_GIANT), at_once=2, clients=4),
 }
 

@@ -13,7 +13,7 @@ TILE_S = 0.00145
 @pytest.mark.parametrize("name", ATTACKS)
 def test_who_behaves_waits_at_most_twice_as_long(name: str, others: float) -> None:
     attack = ATTACKS[name]
-    calm = waits_beside(one_at_a_time(attack), TILE_S, others, pictures=10)
-    beside = waits_beside(attack, TILE_S, others, pictures=10)
+    calm = waits_beside(one_at_a_time(attack), TILE_S, others, pictures=5)
+    beside = waits_beside(attack, TILE_S, others, pictures=5)
     for size in HONEST:
         assert statistics.mean(beside[size]) <= 2 * statistics.mean(calm[size]), size
