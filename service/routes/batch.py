@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from starlette.responses import StreamingResponse
@@ -135,6 +136,7 @@ class EnhancedZip(StreamingResponse):
             for made in await anyio.to_thread.run_sync(make):
                 for piece in pieces_of(made):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await anyio.lowlevel.checkpoint()  # as `InPieces`
 
         def end() -> list[bytes]:
             errors.sort(key=lambda error: error.index)

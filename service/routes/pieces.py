@@ -1,5 +1,6 @@
 """An answer that is sent in pieces."""
 
+import anyio.lowlevel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -24,3 +25,5 @@ class InPieces(Response):
         for piece in pieces_of(self.body):
             left -= len(piece)
             await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+            if left:  # a client that takes all in at once lets nobody else have a turn
+                await anyio.lowlevel.checkpoint()
