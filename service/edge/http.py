@@ -19,7 +19,7 @@ from service.edge.errors import TooManyConnections, TooSlow
 from service.edge.headers import SECURITY_HEADERS
 from service.edge.places import Place
 from service.edge.requests import Connection
-from service.edge.rooms import ABORT, HELD, Held
+from service.edge.rooms import ABORT, HELD
 from service.edge.wire import MOST_READ, PROBES, InPieces, WatchedTransport, Wire
 from service.problems import MalformedRequest, response_to
 
@@ -180,7 +180,7 @@ class GuardedHttp(H11Protocol, InPieces):
         return self._sends_no_more and not self.conn.trailing_data[0]
 
     def _held(self) -> int:
-        held: Held | None = None if self.cycle is None else self.cycle.scope.get(HELD)
+        held = None if self.cycle is None else cast(Scope, self.cycle.scope).get(HELD)
         return max(self.conn.came + self._owed, 0 if held is None else held.bytes)
 
     def _make_room(self) -> None:

@@ -7,6 +7,7 @@ reading a file that holds the mark, as code of a hostile file would.
 import json
 import os
 import re
+import resource
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ def install(report: IO[str], secret: str, keys_file: str) -> None:
     """Let it look around once a file with the mark comes.
 
     Args:
-        report: where to; open already.
+        report: where to, a pipe that is open already.
         secret: what must not be found: in the service's environment and memory, and in its own environment.
         keys_file: must not be readable.
     """
@@ -61,6 +62,9 @@ def _look_around(report: IO[str], secret: bytes, keys_file: str) -> None:
         "the network": listens,
         "new files": writes,
     }
+    for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE):
+        hard = resource.getrlimit(limit)[1]
+        resource.setrlimit(limit, (hard, hard))
     for what, does in tried.items():
         report.write(json.dumps({what: False}) + "\n")  # for a try that ends this process
         report.flush()
