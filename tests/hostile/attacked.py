@@ -43,6 +43,7 @@ def serving(checkout: Path, variables: Mapping[str, str] | None = None, **settin
     """
     process = subprocess.Popen(
         [COMMAND, "serve", "--port", "0"],
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env={**environment_with(settings), **(variables or {}), "PYTHONPATH": str(checkout)},

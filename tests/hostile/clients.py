@@ -42,7 +42,7 @@ def cost(here: Path, before: Path, rounds: int = 7) -> list[Outcome]:
         ]
 
 
-def _many(server: Server, data: bytes, clients: int = 64, each: int = 4) -> None:
+def _many(server: Server, data: bytes, clients: int = 64, each: int = 2) -> None:
     """Clients of an address each, which send the next picture as soon as one is answered."""
 
     def client(number: int) -> None:
