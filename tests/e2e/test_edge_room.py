@@ -178,9 +178,9 @@ def test_an_answer_of_a_websocket_counts_until_it_is_read(small: Server) -> None
         before = held(small)
         connection.sendall(frame(b"\0" * MB))
         came = b""
-        while b":no-room" not in came[-2000:]:
-            came += connection.recv(65_536)
-        assert len(came) > 12_000_000
+        while piece := connection.recv(65_536):
+            came += piece
+        assert (1013).to_bytes(2, "big") in came[-200:], "closed: try again later"
         assert held(small) <= before
     wait_until(lambda: is_idle(small))
 
