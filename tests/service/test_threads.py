@@ -55,7 +55,7 @@ def test_one_client_leaves_as_many_threads_as_it_has() -> None:
             for client in ("a", "b"):
                 group.start_soon(threads.run, client, partial(work.of, client))
             await work.wait_for(6)
-            assert work.began[4:] == ["a", "b"]
+            assert sorted(work.began[4:]) == ["a", "b"]  # threads of their own begin in any order
             work.let_go(26)
 
     in_loop(test)
