@@ -183,7 +183,7 @@ _TABLE: Mapping[type[Exception], _Row] = {
         Problem("decoding-too-costly", 422, "The picture takes too much to decode"),
         lambda e: (
             (
-                f"Decoding it took more than {e.limit:g} s"
+                f"Decoding it took more than {e.limit:.3g} s"
                 if e.what == "time"
                 else "Decoding it took more memory than a picture of its size needs"
             )

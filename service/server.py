@@ -85,10 +85,11 @@ class DrainingServer(_Server):
         if self._state.draining:
             self._end_at_once(sig)
             return
-        # in an empty context: the signal comes in the middle of some request, whose id is not this line's
-        contextvars.Context().run(log.info, "%s: requests to finish: %d", signal.Signals(sig).name, self._state.running)
+        # before the line: who reads it may send the second one while it is still being written
         self._state.draining = True
         self._drain_until = time.monotonic() + self._state.settings.drain_timeout_s
+        # in an empty context: the signal comes in the middle of some request, whose id is not this line's
+        contextvars.Context().run(log.info, "%s: requests to finish: %d", signal.Signals(sig).name, self._state.running)
 
     @staticmethod
     def _end_at_once(sig: int) -> None:
