@@ -2,7 +2,7 @@
 #   BASE_IMAGE  any image with Python 3.11 or newer and pip
 #   EXTRAS      cpu, or cuda: adds the CUDA libraries (the driver comes from the host)
 #   REVISION    the commit that it is built from, for its label
-ARG BASE_IMAGE=python:3.12-slim
+ARG BASE_IMAGE=python:3.12-slim@sha256:3ecf5ebe01fef4b6e81be34511fb40bf378ea7fd81ab215ba15b2775ef85413d
 
 FROM ${BASE_IMAGE} AS build
 ARG EXTRAS=cpu
@@ -13,16 +13,11 @@ RUN python -m venv --without-pip /opt/venv
 
 # What is installed follows from these files alone, so a change of the source takes no download. With `otel`: traces are
 # sent only where they are asked for, and whoever asks should need no image of his own.
-COPY pyproject.toml constraints.txt constraints-cuda.txt ./
+COPY requirements requirements
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -c 'import sys, tomllib; \
-        project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-        extras = project["optional-dependencies"]; \
-        print(*project["dependencies"], *extras[sys.argv[1]], *extras["otel"], sep="\n")' \
-        "$EXTRAS" > requirements.txt \
- && python -m pip --python /opt/venv/bin/python install --no-compile \
-        -c constraints.txt -c constraints-cuda.txt -r requirements.txt \
- && python -m pip install -c constraints.txt hatchling cyclonedx-bom
+    python -m pip --python /opt/venv/bin/python install --no-compile --require-hashes --only-binary :all: \
+        -r "requirements/$EXTRAS.txt" \
+ && python -m pip install --require-hashes --only-binary :all: -r requirements/build.txt -r requirements/sbom.txt
 
 COPY . .
 # --no-index: what the layer above forgot fails here instead of being fetched unpinned

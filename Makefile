@@ -4,11 +4,16 @@ PORT ?= 8000
 HOST ?= 127.0.0.1
 DATA ?= data
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Nothing is installed whose hash is not in requirements/, and the project itself without asking for anything. Wheels alone,
+# since what builds others would be fetched without a hash.
+PINNED := $(PIP) --require-hashes --only-binary :all:
+PINNED_TEST := $(PINNED) --no-binary pyvips --no-build-isolation
+OURS := $(PIP) --no-index --no-deps --no-build-isolation --editable .
 
 MINUTES ?= 10
 
-.PHONY: serve test lint format fuzz audit bench model model-iphone model-blackberry model-sony image sbom clean
+.PHONY: serve test lint format fuzz audit bench model model-iphone model-blackberry model-sony image sbom lock clean
 
 serve: .venv/.serve
 	$(BIN)/pix2dslr serve --host $(HOST) --port $(PORT)
@@ -31,11 +36,12 @@ format: .venv/.test
 fuzz: .venv/.test
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
-# fails where the advisories can't be asked for, rather than pass without them
+# of what other systems need too. It fails where the advisories can't be asked for, rather than pass without them
 audit: .venv/.test
-	$(PIP) --editable '.[audit]'
-	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
-	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints-cuda.txt
+	$(PINNED) --requirement requirements/audit.txt
+	for set in build tools audit sbom cpu cuda ray test torch; do \
+	    sed -e '/^-r/d' -e 's/ ; [^\]*//' requirements/$$set.txt > .venv/audit.txt && \
+	    $(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement .venv/audit.txt || exit; done
 	$(BIN)/ruff check --select S .
 
 bench: .venv/.test
@@ -78,6 +84,11 @@ image:
 sbom: image
 	docker run --rm pix2dslr:cpu cat /opt/venv/share/sbom/pix2dslr.cdx.json > pix2dslr.cdx.json
 
+# requirements/ anew, after a change of pyproject.toml; UPGRADE=--upgrade for newer versions
+lock: .venv/.test
+	$(PINNED) --requirement requirements/audit.txt
+	$(BIN)/python -m deploy.lock $(UPGRADE)
+
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
 
@@ -85,10 +96,14 @@ clean:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=")'
 	$(PYTHON) -m venv .venv
 
-.venv/.serve: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) --editable .
+.venv/.serve: .venv/bin/python pyproject.toml requirements/cpu.txt requirements/build.txt
+	$(PINNED) --requirement requirements/cpu.txt --requirement requirements/build.txt
+	$(OURS)
 	@touch $@
 
-.venv/.test: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[train,test,lint,browser,otel]'
+# torch's build for the CPU where an index has it (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS), else the default one
+.venv/.test: .venv/bin/python pyproject.toml $(wildcard requirements/*.txt)
+	$(PINNED) --requirement requirements/build.txt --requirement requirements/tools.txt
+	$(PINNED_TEST) --requirement requirements/torch-cpu.txt || $(PINNED_TEST) --requirement requirements/torch.txt
+	$(OURS)
 	@touch $@ .venv/.serve

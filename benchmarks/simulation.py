@@ -70,6 +70,8 @@ class Client:
         tiles: how many it has.
         arrived: when it came, in seconds.
         codec_s: seconds of a core that decoding takes, and as many that encoding does.
+        owner: whose it is, as the scheduler's clients are named.
+        then: called once it is answered or refused, with the time.
         submitted, enhanced: tiles so far.
         finished: when it was answered; None where it was refused.
         told: when it was refused, and for how many seconds.
@@ -79,6 +81,8 @@ class Client:
     tiles: int
     arrived: float
     codec_s: float = 0.0
+    owner: str = ""
+    then: Callable[["Client", float], None] = lambda *_: None
     submitted: int = 0
     enhanced: int = 0
     finished: float | None = None
@@ -118,6 +122,7 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
         self._under_way = 0
+        self._present: set[int] = set()
         self._idle = [device for device in machine.devices for _ in range(device.lanes)]
         self._codec_free = machine.codec_cores
         self._codec_queue: deque[tuple[float, Callable[[float], None]]] = deque()
@@ -138,11 +143,25 @@ class Simulation:
             self.add(arrival)
         self.advance()
 
-    def add(self, arrival: Arrival) -> None:
-        """Let a picture come, at a time that is not over yet."""
-        client = Client(len(self.clients), arrival[1], arrival[0], *arrival[2:])
+    def add(self, arrival: Arrival, owner: str = "", then: Callable[[Client, float], None] = lambda *_: None) -> Client:
+        """Let a picture of somebody's come, at a time that is not over yet; `then` as `Client` has it."""
+        codec_s = arrival[2] if len(arrival) > 2 else 0.0
+        client = Client(len(self.clients), arrival[1], arrival[0], codec_s, owner, then)
         self.clients.append(client)
-        self._at(client.arrived, partial(self._arrive, client))
+        self.come_back(client, client.arrived)
+        return client
+
+    def come_back(self, client: Client, when: float) -> None:
+        """Let a picture that was refused come again."""
+        self.at(when, partial(self._arrive, client))
+
+    def give_up(self, client: Client) -> None:
+        """Let the one that sent a picture hang up."""
+        if client.name in self._present:
+            self._present.remove(client.name)
+            self._under_way -= 1
+            self._turns.drop(client.name)
+            self.queue.leave(client.name)
 
     def advance(self, until: float = math.inf) -> None:
         """Work until that time, or until nothing is left."""
@@ -152,19 +171,22 @@ class Simulation:
             self._start(now)
             assert not (self._idle and len(self._turns)), "a lane idles while tiles wait"
 
-    def _at(self, when: float, happens: Callable[[float], None]) -> None:
+    def at(self, when: float, happens: Callable[[float], None]) -> None:
+        """Let something happen then."""
         heapq.heappush(self._events, (when, next(self._order), happens))
 
     def _arrive(self, client: Client, now: float) -> None:
-        wait = self.queue.wait(client.tiles, self.machine.timeout_s, now)
+        wait = self.queue.wait(client.tiles, self.machine.timeout_s, now, client.owner)
         if wait is not None:
             assert self.queue.waiting, "an idle service refuses nobody"
             client.told.append((now, wait))
             if self._comes_back:
-                self._at(now + whole_seconds(wait), partial(self._arrive, client))
+                self.come_back(client, now + whole_seconds(wait))
+            client.then(client, now)
             return
         self._under_way += 1
-        self.queue.join(client.name, client.tiles, now + OVERDUE * self.machine.timeout_s)
+        self._present.add(client.name)
+        self.queue.join(client.name, client.tiles, now + OVERDUE * self.machine.timeout_s, client.owner)
         self.most_waiting = max(self.most_waiting, self.queue.waiting)
         self._on_codec(client.codec_s, partial(self._submit, client), now)
 
@@ -177,7 +199,7 @@ class Simulation:
         else:
             if self._codec_free is not None:
                 self._codec_free -= 1
-            self._at(now + seconds, partial(self._codec_done, then))
+            self.at(now + seconds, partial(self._codec_done, then))
 
     def _codec_done(self, then: Callable[[float], None], now: float) -> None:
         if self._codec_free is not None:
@@ -188,11 +210,13 @@ class Simulation:
 
     def _submit(self, client: Client, _: float) -> None:
         """As a picture does: a few rows ahead of what has come back."""
+        if client.name not in self._present:
+            return
         ahead = client.enhanced + 3 * self.machine.sizes[-1] * self._lanes
         more = min(client.tiles, ahead) - client.submitted
         if more > 0:
             client.submitted += more
-            self._turns.add(client.name, "camera", [client.name] * more)
+            self._turns.add(client.name, "camera", [client.name] * more, client.owner)
 
     def _start(self, now: float) -> None:
         while self._idle and len(self._turns):
@@ -204,7 +228,7 @@ class Simulation:
             seconds = device.fixed_s + device.per_tile_s * len(batch)
             seconds *= self._dice.uniform(1 - self._noise, 1 + self._noise)
             self.queue.cost.observe(len(batch), seconds)
-            self._at(now + seconds, partial(self._complete, device, batch))
+            self.at(now + seconds, partial(self._complete, device, batch))
 
     def _complete(self, device: Device, batch: Sequence[int], now: float) -> None:
         self._idle.append(device)
@@ -214,13 +238,16 @@ class Simulation:
             self.queue.done(name, tiles)
             if client.enhanced < client.tiles:
                 self._submit(client, now)
-            else:
+            elif name in self._present:
                 self.queue.leave(name)
                 self._on_codec(client.codec_s, partial(self._finish, client), now)
 
     def _finish(self, client: Client, now: float) -> None:
-        self._under_way -= 1
-        client.finished = now
+        if client.name in self._present:
+            self._present.remove(client.name)
+            self._under_way -= 1
+            client.finished = now
+            client.then(client, now)
 
 
 def least_connections(replicas: Sequence[Simulation], arrivals: Iterable[Arrival]) -> None:

@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="where .json, .png and .log go")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the server")
     options = parser.parse_args()
-    settings = dict(each.split("=", 1) for each in options.set)
+    settings = {"SLOW_STEP_S": "0.02", **dict(each.split("=", 1) for each in options.set)}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         say("making pictures and their answers")

@@ -97,6 +97,8 @@ def verdicts(phases: Sequence[Phase], samples: Samples, log: Sequence[str]) -> l
     ]
     errors = [line for line in log if " ERROR " in line or line.startswith("Traceback")]
     found.append(Verdict("errors in the server's log", str(len(errors)), "0", not errors))
+    busy = [line for line in log if "the event loop was busy" in line]
+    found.append(Verdict("steps of the event loop above 20 ms", str(len(busy)), "0", not busy))
     peak = [phase.goodput() for phase in phases if not phase.load]
     best = np.mean(peak, axis=0) if peak else np.array([np.nan, np.nan])
     found.append(Verdict("capacity, before and after", " and ".join(

@@ -1,8 +1,9 @@
 """What a batch costs, who may join the queue, and when to come back. Pure: no threads, no clock of its own."""
 
 import math
-from collections.abc import Hashable
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Final, Generic, TypeVar
 
@@ -17,6 +18,9 @@ _SMALL: Final = 0.01
 LONGEST_S: Final = 300.0
 """Nobody is told to wait longer: clients that come back at once, again and again, each time get in line anew, and would
 put off everyone by the hour."""
+
+_MOST_PROMISES: Final = 256
+"""Of a client: more of its pictures are told when to come back, and get in line anew."""
 
 _GRACE: Final = 0.3
 """How much later than told someone may come back, as a part of the wait; at least 2 s."""
@@ -72,11 +76,33 @@ class _Promise:
     until: float
 
 
+@dataclass(eq=False)
+class _Client(Generic[Key]):
+    """What is known of a client.
+
+    Attributes:
+        left: the tiles of each of its pictures that are not yet enhanced, and of all together: `waiting`.
+        promises: what it was told, the earliest first.
+    """
+
+    left: dict[Key, int] = field(default_factory=dict)
+    waiting: int = 0
+    promises: list[_Promise] = field(default_factory=list)
+
+    def expected(self, now: float) -> int:
+        """How many tiles others have to expect of it: those that wait, or else those of the first that may come."""
+        return self.waiting or next((promise.tiles for promise in self.promises if now < promise.until), 0)
+
+
 class Admission(Generic[Key]):
     """Who may join the queue. Not thread-safe.
 
-    The queue is served by round robin, so that what lies before a newcomer's end is its own tiles and as many of
-    everyone else's, not the whole queue: a thumbnail is not refused because a large photo is under way.
+    The queue is served by round robin over clients, and for each over its pictures, so that what lies before a
+    newcomer's end is its own tiles and as many of every other client's, not the whole queue: a thumbnail is not refused
+    because a large photo is under way.
+
+    A client may have what the others leave of the queue, and always an equal part: what they hold beyond theirs does
+    not count against it. One alone may fill the queue, and the next one finds room all the same.
 
     Attributes:
         cost: of a batch. Where devices of different speed work, a faster one's batches are seen more often, by just so
@@ -88,7 +114,8 @@ class Admission(Generic[Key]):
         """Begin with an empty queue.
 
         Args:
-            max_tiles: how many tiles may be admitted at once. A picture with more is admitted when nothing waits.
+            max_tiles: how many tiles may be admitted at once, where one client has them all. A picture with more is
+                admitted when nothing waits, or of its client nothing and it comes back when it was told to.
             largest_batch: tiles in the batches of a full queue.
             lanes: how many batches run at a time.
         """
@@ -96,10 +123,10 @@ class Admission(Generic[Key]):
         self.lanes = lanes
         self._max_tiles = max_tiles
         self._largest_batch = largest_batch
-        self._left: dict[Key, int] = {}
+        self._clients: dict[str, _Client[Key]] = {}
+        self._owners: dict[Key, str] = {}
         self._overdue_at: dict[Key, float] = {}
         self._waiting = 0
-        self._promises: list[_Promise] = []
 
     @property
     def waiting(self) -> int:
@@ -111,46 +138,56 @@ class Admission(Generic[Key]):
         """How long a full queue takes for a tile."""
         return self.cost.batch(self._largest_batch) / self._largest_batch / self.lanes
 
-    def wait(self, tiles: int, seconds: float, now: float) -> float | None:
+    def wait(self, tiles: int, seconds: float, now: float, client: str = "") -> float | None:
         """Say when a picture could join.
 
-        Whoever is told to wait is expected back, and finds room unless the device has slowed down: others are sent
-        behind them, but for small pictures, which hardly delay anyone and would else wait for what they don't need.
+        Who is told to wait is expected back, and is let in then unless the device has slowed down. Other pictures of
+        the same client are sent behind it, but for small ones, which hardly delay any and would else wait for what
+        they don't need. Other clients never are: their part of the queue is theirs.
 
         Args:
             tiles: how many it has.
             seconds: how long it may take once it is admitted.
             now: seconds on any clock that goes on evenly.
+            client: whose it is.
 
         Returns:
             None where it may join now, else the seconds until there should be room, and time, for it.
         """
-        if not self._left:
+        if not self._owners:
             return None
-        self._promises = [promise for promise in self._promises if now < promise.until]
-        kept = next((p for p in self._promises if p.tiles == tiles and p.due <= now), None)
-        if kept is not None:  # whoever it is: one of that size was told to come now
-            self._promises.remove(kept)
-        behind = self._waiting + tiles + sum(promise.tiles for promise in self._promises) - self._max_tiles
-        lacking = self._waiting + tiles - self._max_tiles
-        # those who come once this one is done find its room free again: it may use it, or a device would idle for them
-        done_at = now + (self._waiting + tiles) * self.seconds_per_tile
-        in_the_way = self._waiting + tiles - self._max_tiles
-        in_the_way += sum(promise.tiles for promise in self._promises if promise.due <= done_at)
-        late = self._tiles_until_in_time(tiles, seconds)
-        passes = kept is not None or tiles <= self._max_tiles * _SMALL
-        if late <= 0 and (lacking if passes else in_the_way) <= 0:
+        own = self._clients.get(client) or _Client()
+        own.promises = [promise for promise in own.promises if now < promise.until]
+        kept = next((p for p in own.promises if p.tiles == tiles and p.due <= now), None)
+        if kept is not None:  # whichever it is: one of that size was told to come now
+            own.promises.remove(kept)
+        others = sorted(each.waiting for each in self._clients.values() if each is not own and each.waiting)
+        lacking = own.waiting + tiles - self._room(others)
+        late = self._tiles_until_in_time(own, others, tiles, seconds)
+        if kept is not None and not own.waiting:
+            lacking = self._waiting - self._max_tiles
+        elif kept is None and tiles > self._max_tiles * _SMALL:
+            # those that come once this one is done find its room free again: it may use it, or a device would idle
+            done_at = now + _with_others(others, own.waiting + tiles) * self.seconds_per_tile
+            lacking += sum(promise.tiles for promise in own.promises if promise.due <= done_at)
+        if late <= 0 and lacking <= 0:
             return None
-        wait = max(min(behind, behind + self._max_tiles - tiles), late, 1) * self.seconds_per_tile
+        wait = max(self._tiles_until_room(own, tiles, now), late, 1) * self.seconds_per_tile
         if wait > LONGEST_S:  # no place is kept so far ahead
             return LONGEST_S
-        due = now + wait
-        self._promises.append(_Promise(tiles, due, due + max(wait * _GRACE, 2.0)))
+        if len(own.promises) < _MOST_PROMISES:
+            self._clients = {name: each for name, each in self._clients.items() if each.left or each.expected(now)}
+            self._clients[client] = own
+            due = now + wait
+            own.promises.append(_Promise(tiles, due, due + max(wait * _GRACE, 2.0)))
         return wait
 
-    def join(self, key: Key, tiles: int, overdue_at: float = math.inf) -> None:
-        """Take a picture in, which is overdue from a time on."""
-        self._left[key] = tiles
+    def join(self, key: Key, tiles: int, overdue_at: float = math.inf, client: str = "") -> None:
+        """Take a client's picture in, which is overdue from a time on."""
+        own = self._clients.setdefault(client, _Client())
+        own.left[key] = tiles
+        own.waiting += tiles
+        self._owners[key] = client
         self._overdue_at[key] = overdue_at
         self._waiting += tiles
 
@@ -163,34 +200,73 @@ class Admission(Generic[Key]):
 
     def done(self, key: Key, tiles: int) -> None:
         """Count tiles of a picture as enhanced; one that has left already is passed over."""
-        if key in self._left:
-            self._left[key] -= tiles
+        if key in self._owners:
+            own = self._clients[self._owners[key]]
+            own.left[key] -= tiles
+            own.waiting -= tiles
             self._waiting -= tiles
 
     def leave(self, key: Key) -> None:
         """Forget a picture and what is left of it."""
-        self._waiting -= self._left.pop(key, 0)
-        self._overdue_at.pop(key, None)
+        if key in self._owners:
+            name = self._owners.pop(key)
+            own = self._clients[name]
+            left = own.left.pop(key)
+            own.waiting -= left
+            self._waiting -= left
+            del self._overdue_at[key]
+            if not own.left and not own.promises:
+                del self._clients[name]
 
-    def _tiles_until_in_time(self, tiles: int, seconds: float) -> int:
+    def _room(self, others: Sequence[int]) -> int:
+        """How many tiles a client may have where others have so many, ascending: what they leave, or an equal part."""
+        room = self._max_tiles
+        for place, held in enumerate(others):
+            equal = room // (len(others) - place + 1)
+            if held >= equal:
+                return equal
+            room -= held
+        return room
+
+    def _tiles_until_room(self, own: _Client[Key], tiles: int, now: float) -> int:
+        """How many tiles must be done before there is room for a newcomer with `tiles` behind all that were told.
+
+        Of another client that is one at most, where none of its pictures waits.
+        """
+        all_of_them = [each.expected(now) for each in self._clients.values() if each is not own]
+        all_of_them.append(own.waiting + sum(promise.tiles for promise in own.promises))
+        room = self._max_tiles - min(tiles, self._max_tiles)
+
+        def fits(rounds: int) -> bool:
+            return sum(max(each - rounds, 0) for each in all_of_them) <= room
+
+        rounds = bisect_left(range(max(all_of_them)), True, key=fits)
+        return sum(min(each, rounds) for each in all_of_them)
+
+    def _tiles_until_in_time(self, own: _Client[Key], others: Sequence[int], tiles: int, seconds: float) -> int:
         """How many tiles must be done before a newcomer with `tiles` would be done within `seconds`."""
         per_tile = self.seconds_per_tile
         if (self._waiting + tiles) * per_tile <= seconds:  # the usual case, without a look at each
             return 0
-        affordable = seconds / per_tile
-        left = self._left.values()
+        left = own.left.values()
 
-        def before_its_end(served: int) -> int:
-            return tiles + sum(min(max(each - served, 0), tiles) for each in left)
+        def served(rounds: int) -> tuple[int, int]:
+            """Tiles of its own client after so many of each of that one's pictures, and rounds over the clients."""
+            done = sum(min(each, rounds) for each in left)
+            return done, max(done, rounds)
 
-        low, high = 0, max(left)
-        while low < high:  # the least number of rounds, one tile each, after which it fits
-            middle = (low + high) // 2
-            if before_its_end(middle) <= affordable:
-                high = middle
-            else:
-                low = middle + 1
-        return sum(min(each, low) for each in left)
+        def fits(rounds: int) -> bool:
+            before = tiles + sum(min(max(each - rounds, 0), tiles) for each in left)
+            turns = served(rounds)[1]
+            return _with_others([max(each - turns, 0) for each in others], before) * per_tile <= seconds
+
+        done, turns = served(bisect_left(range(max([*left, *others], default=0)), True, key=fits))
+        return done + sum(min(each, turns) for each in others)
+
+
+def _with_others(others: Sequence[int], tiles: int) -> int:
+    """How many tiles are done until a client has had `tiles`, where others have so many."""
+    return tiles + sum(min(each, tiles) for each in others)
 
 
 def whole_seconds(wait: float, longest: int = 3600) -> int:

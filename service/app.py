@@ -15,11 +15,13 @@ from starlette.middleware.cors import CORSMiddleware
 from service import problems
 from service.edge.bodies import Bodies
 from service.edge.clients import LimitClients
-from service.edge.headers import SecurityHeaders, TrustedHosts
+from service.edge.headers import SecurityHeaders, TrustedHosts, hosts_at
 from service.edge.house import House
 from service.edge.keys import Authenticate
+from service.edge.wire import PROBES
 from service.memory import return_free_pages
-from service.middleware import OTHER_ORIGIN, AnswerErrors, Drain, Methods, RequestId, SameOrigin, TrailingSlash
+from service.metrics import Metrics
+from service.middleware import AnswerErrors, Drain, FewParameters, Methods, RequestId, SameOrigin, TrailingSlash
 from service.observation import Observe
 from service.routes import catalogue, docs, enhance, evaluate, health, live, page
 from service.routes.threads import Threads
@@ -28,12 +30,10 @@ from service.settings import Settings
 from service.state import State
 from service.tracing import Tracing
 from service.versions import package_version
+from service.watchdog import watched_steps
 
 WORK_PATHS: Final = frozenset({"/enhance", "/evaluate", "/cameras", "/live"})
 """Paths that answer 503 while the service is not ready."""
-
-PROBES: Final = frozenset({"/livez", "/readyz", "/healthz"})
-"""Paths that are answered whoever asks, for whatever host."""
 
 OPEN_PATHS: Final = PROBES | {"/", "/docs", "/openapi.json"}
 """Paths that need no API key. The page has to be there to ask for one, and it and the reference say nothing that the
@@ -71,18 +71,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state = State(settings or Settings())
     house = House.of(state.settings)
     state.tracing = Tracing() if state.settings.traces == "otlp" else None
-    state.metrics.body_bytes.set_function(lambda: house.budget.taken)
-    state.metrics.expect_rejections(OTHER_ORIGIN, *(problem.type for problem in problems.all_problems()))
+    _count(state.metrics, house)
+    state.metrics.expect_rejections(*(problem.type for problem in problems.all_problems()))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.threads = Threads(state.settings.workers)
+        app.state.threads = Threads(state.settings.workers, house.limits, house.rooms)
         state.start_in_thread()
-        async with anyio.create_task_group() as group:
-            group.start_soon(_watch_keys, house)
-            group.start_soon(_return_memory, state)
-            yield
-            group.cancel_scope.cancel()
+        with watched_steps(state.settings.slow_step_s):
+            async with anyio.create_task_group() as group:
+                group.start_soon(_watch_keys, house)
+                group.start_soon(_return_memory, state)
+                yield
+                group.cancel_scope.cancel()
         await anyio.to_thread.run_sync(state.stop)
         if state.tracing is not None:
             await anyio.to_thread.run_sync(state.tracing.close)
@@ -92,9 +93,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Enhances photos from cheap cameras towards a DSLR's.",
         version=package_version(),
         lifespan=lifespan,
-        docs_url=None,  # routes/docs.py serves it, from no other host
+        # routes/docs.py serves them, from no other host
+        docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json" if state.settings.docs else None,
+        openapi_url=None,
         redirect_slashes=False,
         middleware=[
             Middleware(RequestId),
@@ -122,6 +124,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def create_probes_app(app: FastAPI) -> FastAPI:
     """Build the app of the second port: metrics and health of another app, without keys and limits."""
+    settings: Settings = app.state.parts.settings
+    own = () if settings.trusted_proxies else hosts_at(settings.metrics_host or settings.host)
     observed = _observe(app.state.parts)
     probes = FastAPI(
         openapi_url=None,
@@ -131,6 +135,7 @@ def create_probes_app(app: FastAPI) -> FastAPI:
             Middleware(TrailingSlash, known=KNOWN_PATHS),
             observed,
             Middleware(SecurityHeaders),
+            Middleware(TrustedHosts, allowed={*own, *settings.trusted_hosts} if own else (), exempt=PROBES),
             Middleware(Methods),
         ],
     )
@@ -142,23 +147,32 @@ def create_probes_app(app: FastAPI) -> FastAPI:
 
 
 def _edge(state: State, house: House) -> list[Middleware]:
-    """The order of defence: host, origin, method, key, client's limits, readiness; size, room and pace of the body."""
+    """The order of defence: host, origin, method, query, key, client limits, readiness; size, room, pace of bodies."""
     settings = state.settings
     return [
         Middleware(TrustedHosts, allowed=settings.trusted_hosts, exempt=PROBES),
         Middleware(SameOrigin, allowed=settings.cors_origins),
         Middleware(Methods),
+        Middleware(FewParameters),
         Middleware(Authenticate, keys=house.keys, open_paths=OPEN_PATHS, open_folders=OPEN_FOLDERS),
         Middleware(LimitClients, limits=house.limits, paths=WORK_PATHS),
         Middleware(Drain, reasons=lambda: state.not_ready, paths=WORK_PATHS),
         Middleware(
             Bodies,
-            budget=house.budget,
+            rooms=house.rooms,
             max_bytes=settings.max_body_bytes,
             timeout_s=settings.body_timeout_s,
             min_rate=settings.min_rate,
         ),
     ]
+
+
+def _count(metrics: Metrics, house: House) -> None:
+    rooms = house.rooms
+    metrics.body_bytes.set_function(lambda: rooms.bodies.counted)
+    metrics.picture_bytes.set_function(lambda: rooms.picture_bytes)
+    metrics.picture_limit.set(rooms.most_pictures)
+    metrics.waiting_for_room.set_function(lambda: rooms.waiting)
 
 
 def _observe(state: State) -> Middleware:
@@ -179,9 +193,10 @@ async def _return_memory(state: State) -> None:
 
 
 async def _watch_keys(house: House) -> None:
+    alone = anyio.CapacityLimiter(1)  # the default one may be full of zips that are read
     while house.keys.needed:
         await anyio.sleep(_KEYS_LOOK_EVERY_S)
-        await anyio.to_thread.run_sync(house.keys.look_again)
+        await anyio.to_thread.run_sync(house.keys.look_again, limiter=alone)
 
 
 def _cross_origin(settings: Settings) -> list[Middleware]:

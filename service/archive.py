@@ -20,6 +20,16 @@ _LONGEST_NAME: Final = 200
 """Bytes of a file's or folder's name; file systems hold 255 or more, and numbering needs a few."""
 _DEEPEST: Final = 16
 """Names in a path; of a deeper one the last ones stay."""
+_LONGEST_PATH: Final = 4096
+"""Characters of a path as it came: more than systems take."""
+_LONGEST_SUFFIX: Final = 10
+_A_FILE: Final = 1 << 10
+"""Bytes that a zip's directory may have for each file that it may hold: on average, and usually it has some 100."""
+_A_DIRECTORY: Final = 64 << 10
+"""Bytes that it may have besides."""
+_LOCAL_HEADER: Final = 30
+"""Bytes before each file of a zip, without its name."""
+_PIECE: Final = 1 << 20
 
 # what Windows forbids in names, and control characters, which no name needs
 _FORBIDDEN: Final = re.compile(r'[\x00-\x1f\x7f<>:"|?*]')
@@ -83,10 +93,12 @@ class File:
     Attributes:
         name: as it came; in an answer only through `Names`.
         read: gives its bytes; one of a zip is unzipped then. Raises `UnusableEntry` where it can't be had.
+        unzips: bytes of memory that reading it takes: what the zip claims, where that is allowed.
     """
 
     name: str
     read: Callable[[], bytes]
+    unzips: int = 0
 
 
 def is_zip(data: bytes) -> bool:
@@ -104,16 +116,19 @@ def read_zip(data: bytes, limits: Limits) -> list[File]:
     Raises:
         MalformedZip, TooManyFiles, UnzippedTooLarge: see each.
     """
-    # zipfile makes an object of half a kilobyte of each entry as it opens; the signatures bound them beforehand.
-    # Twice and a few more: folders are no files, and the four bytes may stand in a picture by chance.
-    if data.count(_DIRECTORY_ENTRY) > 2 * limits.files + 100:
-        raise TooManyFiles(limits.files)
+    source = _Source(data, limits.files)
     try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
+        archive = zipfile.ZipFile(source)
+    except (MalformedZip, TooManyFiles):
+        raise
     except Exception as error:
         raise MalformedZip("Send the whole, undamaged zip.") from error
+    source.opening = False
+    whole = archive.infolist()
+    if any(len(entry.filename) > _LONGEST_PATH for entry in whole):
+        raise MalformedZip(f"A name in it has more than {_LONGEST_PATH} characters: use shorter ones.")
     # not is_dir(), which fails on an entry without a name
-    files = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
+    files = [entry for entry in whole if not entry.filename.endswith("/")]
     entries = [entry for entry in files if not _LITTER.search(entry.filename)]
     if len(entries) > limits.files:
         raise TooManyFiles(limits.files)
@@ -122,7 +137,66 @@ def read_zip(data: bytes, limits: Limits) -> list[File]:
         raise UnzippedTooLarge(claimed, limits.total_bytes)
     if not entries:
         raise MalformedZip("It holds no files.")
-    return [File(entry.filename, partial(_unzip, archive, entry, limits.file_bytes)) for entry in entries]
+    overlapping, most = _overlapping(archive), limits.file_bytes
+
+    def read_of(entry: zipfile.ZipInfo) -> Callable[[], bytes]:
+        return _overlaps if entry in overlapping else partial(_unzip, archive, entry, most)
+
+    return [
+        File(entry.filename, read_of(entry), entry.file_size if entry.file_size <= most else 0) for entry in entries
+    ]
+
+
+class _Source(io.BytesIO):
+    """A zip's bytes, of which `ZipFile` reads the directory as a whole while it opens.
+
+    It makes an object of half a kilobyte of each of its entries, and looks through each one's extra fields.
+
+    Attributes:
+        opening: whether it still does.
+    """
+
+    def __init__(self, data: bytes, most_files: int) -> None:
+        super().__init__(data)  # it is not copied
+        self.opening = True
+        self._most_files = most_files
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read.
+
+        Raises:
+            TooManyFiles, MalformedZip: it is a directory that is too long.
+        """
+        if not self.opening or size is None or size <= _A_DIRECTORY:
+            return super().read(size)
+        if size > _A_DIRECTORY + self._most_files * _A_FILE:
+            beginning = super().read(_A_DIRECTORY)
+            if beginning.count(_DIRECTORY_ENTRY) * _A_FILE > len(beginning):
+                raise TooManyFiles(self._most_files)
+            raise MalformedZip("Its names, or what else it says of its files, are too long: use shorter ones.")
+        directory = super().read(size)
+        # twice and a few more: folders are no files, and the four bytes may stand elsewhere by chance
+        if directory.count(_DIRECTORY_ENTRY) > 2 * self._most_files + 100:
+            raise TooManyFiles(self._most_files)
+        return directory
+
+
+def _overlapping(archive: zipfile.ZipFile) -> set[zipfile.ZipInfo]:
+    """Return the entries that go on where another begins, which zips of a few bytes use to unzip to a great many.
+
+    Python refuses them itself since 3.11.8 and 3.12.3 (CVE-2024-0450).
+    """
+    entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+    ends = [*(entry.header_offset for entry in entries[1:]), archive.start_dir]
+    return {
+        entry
+        for entry, end in zip(entries, ends, strict=True)
+        if entry.header_offset + _LOCAL_HEADER + entry.compress_size > end
+    }
+
+
+def _overlaps() -> bytes:
+    raise UnusableEntry("It overlaps another file of the zip: zip it again.")
 
 
 def _unzip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes:
@@ -137,8 +211,13 @@ def _unzip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes
         raise UnusableEntry(f"It is too large: send files of at most {most} bytes.")
     try:
         with archive.open(entry) as file:
-            # with a size, so that no more than that is inflated even where the directory lies
-            data = file.read(entry.file_size) if entry.file_size else b""
+            # no more than it claims is inflated, even where the directory lies; in pieces, since in one go zlib takes
+            # twice the memory and the interpreter's lock is kept for each copy
+            left, pieces = entry.file_size, []
+            while left and (piece := file.read(min(left, _PIECE))):
+                pieces.append(piece)
+                left -= len(piece)
+            data = b"".join(pieces)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
         raise UnusableEntry("It is damaged: zip it again.") from error
     if len(data) < entry.file_size:
@@ -151,29 +230,37 @@ def _unzip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes
 def safe_name(name: str) -> str:
     """Return a relative path that any system can unzip, inside the folder that it unzips to.
 
-    Folders are kept; what leads out of them (`..`, a root, a drive) is left out.
+    Folders are kept, the last 16 of them; what leads out of them (`..`, a root, a drive) is left out.
     """
-    parts = [_safe_part(part) for part in name.replace("\\", "/").split("/")]
-    return "/".join([part for part in parts if part][-_DEEPEST:]) or "picture"
+    parts = name[-_LONGEST_PATH:].replace("\\", "/").split("/")
+    parts = [part for part in parts if part not in ("", ".", "..")][-_DEEPEST:]
+    return "/".join(filter(None, map(_safe_part, parts))) or "picture"
 
 
 def _safe_part(part: str) -> str:
+    if len(part) > 2 * _LONGEST_NAME:  # before it is cleaned, which goes over each character
+        part = part[:_LONGEST_NAME] + part[-_LONGEST_NAME:]
     clean = _FORBIDDEN.sub("_", part.encode(errors="replace").decode()).strip(" ").rstrip(". ")
     if re.fullmatch(r"[A-Za-z]_", clean) and part[1:2] == ":":  # a drive
         return ""
     if _DEVICE.fullmatch(clean):
         clean = f"_{clean}"
     if len(clean.encode()) > _LONGEST_NAME:
-        suffix = PurePosixPath(clean).suffix[:10]
+        suffix = PurePosixPath(clean).suffix[:_LONGEST_SUFFIX]
         clean = clean.encode()[: _LONGEST_NAME - len(suffix.encode())].decode(errors="ignore") + suffix
     return clean
 
 
 class Names:
-    """Gives out names for the files of a zip: safe, of the right suffix, each once whatever its case."""
+    """Gives out names for the files of a zip: safe, of the right suffix, each once whatever its case.
+
+    All together take time in proportion to how many they are, whatever they are called.
+    """
 
     def __init__(self) -> None:
         self._taken = {"errors.json"}
+        self._numbers: dict[str, int] = {}
+        """By a name that was asked for again, the number to try next."""
 
     def take(self, name: str, suffixes: tuple[str, ...] = ()) -> str:
         """Return a name for a file.
@@ -185,12 +272,16 @@ class Names:
         path = PurePosixPath(safe_name(name))
         if suffixes and path.suffix.lower() not in suffixes:
             path = path.with_name(f"{path.stem}{suffixes[0]}")
-        free, number = path, 1
-        while str(free).casefold() in self._taken:
-            number += 1
-            free = path.with_name(f"{path.stem} ({number}){path.suffix}")
-        self._taken.add(str(free).casefold())
-        return str(free)
+        free = wanted = str(path)
+        folded = wanted.casefold()
+        if folded in self._taken:
+            before, number = wanted.removesuffix(path.suffix), self._numbers.get(folded, 2)
+            # each name in the way is stepped over once: it is this one's only with its number
+            while (free := f"{before} ({number}){path.suffix}").casefold() in self._taken:
+                number += 1
+            self._numbers[folded] = number + 1
+        self._taken.add(free.casefold())
+        return free
 
 
 class ZipWriter:

@@ -16,8 +16,11 @@ from service.metadata import Sampling
 
 _MOST_BOXES: Final = 4096
 """Of one file; each costs a step."""
+_MOST_TRACKS: Final = 16
+_MOST_PROPERTIES: Final = 1 << 16
+"""Of all items together."""
 _MOST_EXTENTS: Final = 1 << 16
-"""Of one file; they may take no bytes."""
+"""Of one file, with the items that have them; they may take no bytes."""
 _SEQUENCE_HEADER: Final = 1
 _SAMPLE_ENTRY: Final = 78
 """Bytes of a track's description before its boxes."""
@@ -226,10 +229,13 @@ def _find_properties(data: bytes, start: int, end: int, items: dict[int, _Item])
     (count,) = struct.unpack_from(">I", data, a + 4)
     if count > _MOST_BOXES:
         raise ValueError("too many associations")
-    place = a + 8
+    place, left = a + 8, _MOST_PROPERTIES
     for _ in range(count):
         (number,) = struct.unpack_from(">I" if large else ">H", data, place)
         place += 4 if large else 2
+        left -= data[place]
+        if left < 0:
+            raise ValueError("too many associations")
         for step in range(data[place]):
             at = place + 1 + step * (2 if wide else 1)
             index = struct.unpack_from(">H", data, at)[0] & 0x7FFF if wide else data[at] & 0x7F
@@ -259,7 +265,7 @@ def _places(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, list[
         way = number(2) & 15 if version else 0
         number(2)
         base, count, extents = number(base_size), number(2), []
-        left -= count
+        left -= 1 + count
         if left < 0:
             raise ValueError("too many extents")
         for _ in range(count):
@@ -270,8 +276,12 @@ def _places(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, list[
 
 def _tracks(data: bytes, start: int, end: int) -> Iterator[tuple[tuple[int, int], list[_Box], bytes]]:
     """The tracks of pictures: the size that each claims, its properties, and where its first picture begins."""
+    left = _MOST_TRACKS
     for kind, a, b in _boxes(data, start, end):
         if kind == b"trak":
+            left -= 1
+            if left < 0:
+                raise ValueError("too many tracks")
             table = _within(data, a, b, b"mdia", b"minf", b"stbl")
             inside = {name: (at, to) for name, at, to in _boxes(data, *table)}
             name, entry, entry_end = next(_boxes(data, inside[b"stsd"][0] + 8, inside[b"stsd"][1]))

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from service import heif, metadata, png, tiff
+from service.copies import joined
 from service.metadata import Metadata, Resolution, Sampling
 from service.picture import Format, MalformedPicture, Pixels
 
@@ -74,14 +75,14 @@ def _by_opencv(channels: Pixels, suffix: str, options: list[int], *, spend: bool
     done, encoded = cv2.imencode(suffix, array, options)
     if not done:
         raise MalformedPicture("the picture can't be encoded")
-    return encoded.tobytes()
+    return joined(encoded.data)
 
 
 def _with_resolution(bmp: bytes, resolution: Resolution | None) -> bytes:
     """Put pixels per metre into a BMP's header."""
     if resolution is None or not resolution.absolute:
         return bmp
-    return b"".join((bmp[:38], struct.pack("<ii", round(resolution.x), round(resolution.y)), bmp[46:]))
+    return joined(bmp[:38], struct.pack("<ii", round(resolution.x), round(resolution.y)), memoryview(bmp)[46:])
 
 
 def _by_pillow(channels: Pixels, name: str, said: Metadata, profile: bytes | None, **options: Any) -> bytes:

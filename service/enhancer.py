@@ -39,7 +39,16 @@ class Enhancer:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
 
-    def admit(self, height: int, width: int, camera: str, overlap: int, seconds: float, strength: float = 1.0) -> Job:
+    def admit(
+        self,
+        height: int,
+        width: int,
+        camera: str,
+        overlap: int,
+        seconds: float,
+        strength: float = 1.0,
+        client: str = "",
+    ) -> Job:
         """Give a picture of that size its place, before it is decoded.
 
         Args:
@@ -48,12 +57,13 @@ class Enhancer:
             overlap: of tiles, in pixels.
             seconds: how long it may take.
             strength: as `enhance` will get it; at 0 the picture needs no room in the queue.
+            client: whose it is, as `Caller.client`.
 
         Raises:
             QueueFull, Closed: as `Scheduler.admit`.
         """
         tiles = plan(height, width, overlap).tiles if strength else 0
-        return self._scheduler.admit(tiles, camera, seconds)
+        return self._scheduler.admit(tiles, camera, seconds, client)
 
     def enhance(
         self,

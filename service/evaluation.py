@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from service.alignment import align
+from service.caller import NOBODY, Caller
 from service.codec import Header, as_srgb
-from service.pipeline import Outcome, Pipeline, Ticket
+from service.pipeline import Outcome, Pipeline, Ticket, measured
 from service.quality import colour_difference, psnr, require_same_size, seam_index, ssim
-from service.scheduler import Job
 from service.schemas import Alignment, EvaluateOptions, Evaluation, Gain, Scores
 from service.telemetry import Stopwatch
 
@@ -39,7 +39,7 @@ def admit(
     image: bytes,
     reference: bytes,
     options: EvaluateOptions,
-    on_job: Callable[[Job], None] = lambda _: None,
+    caller: Caller = NOBODY,
 ) -> tuple[Ticket, Header]:
     """Give a picture its place, before it and its reference are decoded.
 
@@ -47,7 +47,7 @@ def admit(
         pipeline: what enhances it.
         image, reference: the whole files.
         options: how.
-        on_job: as `Pipeline.admit`.
+        caller: as `Pipeline.admit`.
 
     Returns:
         the picture's ticket, and the header of the reference.
@@ -56,14 +56,14 @@ def admit(
         SizesDiffer: the files differ in size and are not to be aligned.
         Exception: whatever `Pipeline.admit` raises.
     """
-    header = pipeline.read_header(reference)
-    own = pipeline.read_header(image)
+    header = pipeline.read_header(reference, caller)
+    own = pipeline.read_header(image, caller)
     if not options.align:
         require_same_size(own, header)
     ticket = pipeline.admit(
-        image, options.camera, options.overlap, on_job=on_job, header=own, strength=options.strength
+        image, options.camera, options.overlap, caller=caller, header=own, strength=options.strength
     )
-    return ticket, header
+    return measured(ticket, header), header
 
 
 def compare(
@@ -89,26 +89,32 @@ def compare(
     Raises:
         NotAligned, BarelyOverlaps: as `align`.
         TooSmall: as `ssim`.
+        Cancelled: the caller gave up.
         Exception: whatever `Pipeline.enhance` raises.
     """
     outcome = pipeline.enhance(ticket, watch, options.strength, progress, keep_source=True)
     assert outcome.source is not None
     before = as_srgb(outcome.source)
     after = as_srgb(outcome.enhancement.picture)
+    check = ticket.caller.cancellation.check  # between steps that take seconds for large pictures
+    check()
     with watch.stage("quality"):
         seams = seam_index(before, after, outcome.enhancement.layout)
-        truth = as_srgb(pipeline.decode(reference, header))
+        truth = as_srgb(pipeline.decode(reference, header, ticket.caller))
         alignment = None
         if options.align:
             aligned = align(before, truth)
             truth = aligned.reference
+            check()
             height, width = truth.shape[:2]
             here = np.s_[aligned.top : aligned.top + height, aligned.left : aligned.left + width]
             before, after = before[here], after[here]
             alignment = Alignment(
                 inliers=aligned.inliers, left=aligned.left, top=aligned.top, width=width, height=height
             )
-        scores = _scores(before, truth), _scores(after, truth)
+        first = _scores(before, truth)
+        check()
+        scores = first, _scores(after, truth)
     return Comparison(outcome, before, after, truth, _answer(outcome, scores, seams, alignment, watch))
 
 

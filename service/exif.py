@@ -69,6 +69,7 @@ class _Structure:
             for entry in self.entries.get(parent, ()):
                 if entry.tag == tag and (inside := list(self.entries_at(self.number(entry) or 0))):
                     self.places[tag], self.entries[tag] = self.number(entry) or 0, inside
+                    break  # any tag may come 65,535 times, and each directory have as many
 
     def unpack(self, format_: str, place: int) -> int:
         return int(struct.unpack_from(self.order + format_, self.block, place)[0])

@@ -88,8 +88,6 @@ def read_header(data: bytes, limits: PictureLimits) -> Header:
         raise MalformedPicture("the header claims no pixels")
     if header.width * header.height > limits.max_pixels:
         raise PictureTooLarge(header.width * header.height, limits.max_pixels)
-    if format_ == "avif" and not avif.sizes_agree(data):
-        raise MalformedPicture("the picture differs in size from its header")
     if header.frames > limits.max_frames:
         raise TooManyFrames(limits.max_frames)
     if marks is not None and marks.scans > limits.max_scans:
@@ -165,6 +163,8 @@ def _avif_header(data: bytes, limits: PictureLimits) -> Header:
     found = avif.read_header(data)
     if found.pixels > limits.max_pixels:  # of the largest its decoder would not say why it refuses them
         raise PictureTooLarge(found.pixels, limits.max_pixels)
+    if not avif.sizes_agree(data):  # nor has its decoder bounds of its own for how many boxes there are
+        raise MalformedPicture("the picture differs in size from its header")
     with Image.open(io.BytesIO(data), formats=[PILLOW["avif"]]) as image:
         width, height = image.size
         if width * height > limits.max_pixels:  # before it is cut

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pillow_heif
 from pillow_heif import options as heif_options
 
+from service.copies import joined
 from service.metadata import Metadata, Sampling, upright, without_orientation
 from service.xmp import upright_xmp
 
@@ -116,7 +117,7 @@ def encode(
     """
     height, width, channels = samples.shape
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels] + (";16" if samples.dtype == np.uint16 else "")
-    file = pillow_heif.from_bytes(mode, (width, height), np.ascontiguousarray(samples).tobytes())
+    file = pillow_heif.from_bytes(mode, (width, height), joined(np.ascontiguousarray(samples).data.cast("B")))
     if profile:
         file.info["icc_profile"], file.info["icc_profile_type"] = profile, "prof"
     metadata = without_orientation(metadata, keep_upright=True)

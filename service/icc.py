@@ -106,8 +106,8 @@ def _written(space: bytes, name: str, tags: dict[bytes, bytes]) -> bytes:
     return len(whole).to_bytes(4, "big") + whole[4:]
 
 
-def tags_of(profile: bytes) -> dict[bytes, bytes]:
-    """Return a profile's tags (ICC.1:2022, 7.3)."""
+def tags_of(profile: bytes) -> dict[bytes, memoryview]:
+    """Return a profile's tags (ICC.1:2022, 7.3), which may overlap."""
     if profile[36:40] != b"acsp":
         raise ValueError("no profile")
     count = int.from_bytes(profile[128:132], "big")
@@ -118,11 +118,11 @@ def tags_of(profile: bytes) -> dict[bytes, bytes]:
         offset, size = (int.from_bytes(profile[place + skip : place + skip + 4], "big") for skip in (4, 8))
         if offset + size > len(profile):
             raise ValueError("a tag lies outside the profile")
-        tags[profile[place : place + 4]] = profile[offset : offset + size]
+        tags[profile[place : place + 4]] = memoryview(profile)[offset : offset + size]
     return tags
 
 
-def curve_of(tag: bytes) -> Curve:
+def curve_of(tag: bytes | memoryview) -> Curve:
     """Sample a curve (ICC.1:2022, 10.6 and 10.18) at 65536 places.
 
     Raises:
@@ -134,6 +134,8 @@ def curve_of(tag: bytes) -> Curve:
             curve = NODES
         elif count == 1:
             curve = NODES ** (int.from_bytes(tag[12:14], "big") / 256)
+        elif count > len(NODES):
+            raise ValueError("more places than samples have levels")
         else:
             table = np.frombuffer(tag, ">u2", count, 12) / 65_535
             curve = np.interp(NODES, np.linspace(0, 1, count), table)
@@ -147,7 +149,7 @@ def curve_of(tag: bytes) -> Curve:
     return curve
 
 
-def _parametric(kind: int, parameters: bytes) -> Curve:
+def _parametric(kind: int, parameters: bytes | memoryview) -> Curve:
     count = (1, 3, 4, 5, 7)[kind]
     values = [float(value) / 65_536 for value in np.frombuffer(parameters, ">i4", count)]
     gamma, a, b, c, d, e, f = values + [1, 1, 0, 0, 0, 0, 0][count:]

@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from service.caller import Cancelled
+
 Enhanced = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 Cut = Callable[[int, npt.NDArray[np.uint8]], None]
 """Writes tile number i, from 0, to a uint8 (128, 128, 3)."""
@@ -42,10 +44,6 @@ class DeviceFailed(Exception):
 
 Ended = type[Closed] | type[DeviceFailed]
 """Why a scheduler does no more work. The type: one exception that many raise would hold on to all their frames."""
-
-
-class Cancelled(Exception):
-    """The client gave up on the picture."""
 
 
 class DeadlineExceeded(Exception):
@@ -130,6 +128,7 @@ class Job:
     Attributes:
         tiles: how many tiles were admitted.
         camera: whose generator enhances them.
+        client: whose picture it is.
         context: the whole picture as the generator sees it, uint8 (32, 32, 3); None is black.
         queue_s: seconds that its tiles waited for their batch, the average over them.
         inference_s: seconds in which at least one of its tiles was on the device.
@@ -137,9 +136,12 @@ class Job:
             there is one.
     """
 
-    def __init__(self, queue: Queue, tiles: int, camera: str, deadline: float, seconds: float) -> None:
+    def __init__(
+        self, queue: Queue, tiles: int, camera: str, deadline: float, seconds: float, client: str = ""
+    ) -> None:
         self.tiles = tiles
         self.camera = camera
+        self.client = client
         self.context: npt.NDArray[np.uint8] | None = None
         self.queue_s = 0.0
         self.inference_s = 0.0

@@ -4,6 +4,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from service.metadata import COMMENT, EXTENSION_NAME, XMP_NAME, Metadata, Resolution, Text, iptc_resource, upright
@@ -41,7 +42,10 @@ _MOST_SEGMENTS: Final = 20_000
 _MOST_METADATA: Final = 64
 """Segments of EXIF and of Photoshop's resources; a reader joins all of one kind, in time by the square of them."""
 _MOST_FILLING: Final = 1 << 16
-"""Bytes between segments, which a reader passes over one by one."""
+"""Bytes between segments, and behind the last one, which a reader passes over one by one."""
+_MOST_EXTENSIONS: Final = 16
+"""Names of XMP's extensions that are looked for in the packet; it has one."""
+_TOO_MUCH: Final = "there is more between its markers than any camera writes"
 _EXIF: Final = re.compile(rb".{0,4}Exif\0.", re.DOTALL)
 _TIFF: Final = (b"II*\0", b"MM\0*")
 _PHOTOSHOP: Final = re.compile(rb"Photoshop 3\.0\0|Adobe_Photoshop2\.5:")
@@ -111,7 +115,7 @@ def marks_of(data: bytes, most_scans: int) -> Marks:
         else:
             filling += gap
         if filling > _MOST_FILLING or segments > _MOST_SEGMENTS + 8 * scans:
-            raise Unreadable("there is more between its markers than any camera writes")
+            raise Unreadable(_TOO_MUCH)
         if marker == _END:
             break
         if marker == 0xED or (marker == 0xE1 and data[start + 2 : start + 6] == b"Exif"):
@@ -130,7 +134,11 @@ def marks_of(data: bytes, most_scans: int) -> Marks:
             if start + 7 <= len(data):
                 frame = struct.unpack_from(">BHH", data, start + 2)
     else:
-        coded += len(data) - place if scans and place < len(data) else 0
+        behind = max(len(data) - place, 0)
+        if scans:
+            coded += behind
+        elif filling + behind > _MOST_FILLING:
+            raise Unreadable(_TOO_MUCH)
     bits, height, width = frame
     return Marks(bits, height, width, scans, coded, kind in _HUFFMAN)
 
@@ -194,7 +202,7 @@ def metadata_of(data: bytes) -> tuple[int, Metadata]:
             resources.append(content[mark.end() :])
         elif marker == 0xFE:
             texts.append(_comment(content))
-    for name, parts in extensions.items():
+    for name, parts in islice(extensions.items(), _MOST_EXTENSIONS):
         if len(name) == 32 and name in xmp:
             xmp = joined(xmp, _whole(parts))
             break

@@ -3,6 +3,7 @@
 import ctypes
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -11,6 +12,8 @@ _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 _LARGE: Final = 1 << 20
 
+
+_LIMITS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 _C: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -33,6 +36,20 @@ def return_free_pages() -> None:
     """
     if _C is not None and hasattr(_C, "malloc_trim"):
         _C.malloc_trim(0)
+
+
+def usable_bytes() -> int:
+    """Return how many bytes of memory this process and its children may use: the container's limit, or the machine's.
+
+    The limit is that of the innermost group that is seen, of cgroups v2 or v1.
+    """
+    there = int(psutil.virtual_memory().total)
+    for file in _LIMITS:
+        try:
+            return min(there, int(file.read_text()))
+        except (OSError, ValueError):  # none, or "max"
+            continue
+    return there
 
 
 def resident_bytes(processes: Iterable[int]) -> int:

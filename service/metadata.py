@@ -9,6 +9,7 @@ from PIL import Image
 
 from service import exif as exif_blocks
 from service import xmp as xmp_packets
+from service.copies import joined
 
 MAX_SEGMENT: Final = 65_533
 """Bytes that a JPEG segment holds."""
@@ -23,8 +24,16 @@ _MOST_TEXTS: Final = 1000
 """As many as libpng reads by itself."""
 _LARGEST_TEXTS: Final = 1 << 24
 """Bytes of texts that are kept, of all together."""
+_LARGEST_EXIF: Final = 1 << 24
+"""Bytes that are kept. Python keeps its lock while libraries write them: 250 ms for 56 MB."""
+_LARGEST_TEXT: Final = 1 << 22
+"""Bytes of XMP, or of IPTC, that are kept, likewise: they are searched and written in other digits."""
 _MOST_BLOCKS: Final = 16
 """Of IPTC, that are looked at; each is compared with those before it."""
+_MOST_RESOURCES: Final = 10_000
+"""Of Photoshop, that are looked at; it writes some fifty."""
+MOST_RECORDS: Final = 100_000
+"""Of IPTC, that are looked at one by one."""
 
 Sampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 """Of colour differences: at every pixel, every second of a row, or every fourth."""
@@ -171,7 +180,17 @@ def upright(
     elif resolution is None and (named := exif_blocks.resolution_of(block)):
         x, y, unit = named
         resolution = Resolution.of(x, y, {2: _INCH, 3: 0.01}.get(unit))
-    return orientation, Metadata(block, packet, iptc, resolution, _bounded(texts))
+    return orientation, Metadata(
+        _up_to(_LARGEST_EXIF, block),
+        _up_to(_LARGEST_TEXT, packet),
+        _up_to(_LARGEST_TEXT, iptc),
+        resolution,
+        _bounded(texts),
+    )
+
+
+def _up_to(most: int, block: bytes | None) -> bytes | None:
+    return None if block is None or len(block) > most else block
 
 
 def without_orientation(metadata: Metadata, *, keep_upright: bool = False) -> Metadata:
@@ -218,7 +237,9 @@ def iptc_resource(resources: bytes) -> bytes | None:
     """Find the IPTC records among Photoshop's resources, in several blocks perhaps."""
     found: list[bytes] = []
     place = 0
-    while resources[place : place + 4] in _RESOURCES and place + 12 <= len(resources):
+    for _ in range(_MOST_RESOURCES):
+        if resources[place : place + 4] not in _RESOURCES or place + 12 > len(resources):
+            break
         code = int.from_bytes(resources[place + 4 : place + 6], "big")
         place += 6 + (resources[place + 6] + 2) // 2 * 2
         size = int.from_bytes(resources[place : place + 4], "big")
@@ -233,10 +254,12 @@ def _joined(blocks: list[bytes]) -> bytes:
     """Join blocks of IIM records: what one says, those behind it do not say anew."""
     blocks = [block for block in blocks if block]
     said: dict[bytes, list[bytes]] = {}  # records by their marks
+    left = MOST_RECORDS
     for block in blocks if len(blocks) > 1 else ():
         here: dict[bytes, list[bytes]] = {}
         place = 0
-        while block[place : place + 1] == b"\x1c":
+        while block[place : place + 1] == b"\x1c" and left:
+            left -= 1
             mark, length = block[place : place + 3], int.from_bytes(block[place + 3 : place + 5], "big")
             here.setdefault(mark, []).append(block[place : place + 5 + length])
             place += 5 + length
@@ -305,4 +328,4 @@ def into_jpeg(jpeg: bytes, segments: bytes, resolution: Resolution | None = None
         if max(x, y) <= 65_535:
             density = struct.pack(">BHH", unit, max(round(x), 1), max(round(y), 1))
             head = head[:13] + density + head[18:]
-    return b"".join((head, segments, jpeg[place:]))
+    return joined(head, segments, memoryview(jpeg)[place:])

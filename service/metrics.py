@@ -54,8 +54,17 @@ class Metrics:
         self.live_frames = self._counter(
             "live_frames", "Pictures that came over WS /live, by what became of them.", "end"
         )
-        self.body_bytes = self._gauge("body_bytes", "Bytes of request bodies that are in memory.")
+        self.body_bytes = self._gauge(
+            "body_bytes", "Bytes that are held for requests: bodies, files of zips once unzipped, answers."
+        )
         self.body_limit = self._gauge("body_limit_bytes", "Bytes of request bodies that may be in memory.")
+        self.picture_bytes = self._gauge(
+            "picture_bytes", "Bytes that pictures under way are counted with, and answers that are not read yet."
+        )
+        self.picture_limit = self._gauge(
+            "picture_limit_bytes", "Bytes that pictures under way and answers may take; others wait."
+        )
+        self.waiting_for_room = self._gauge("waiting_for_room", "Pictures and files of zips that wait for memory.")
         self.waiting = self._gauge("queue_tiles", "Admitted tiles that are not yet enhanced.")
         self.queue_limit = self._gauge("queue_limit_tiles", "Tiles that may be admitted at once.")
         self.drain = self._gauge("queue_drain_seconds", "Seconds that what waits will take, by what batches took.")
@@ -87,7 +96,8 @@ class Metrics:
         self.decode_workers_ended = self._counter(
             "decode_workers_ended",
             "Decode workers that were replaced: they died, took too long (timeout) or too much memory for a file, kept "
-            "too much memory (grown), or could not decode a known good file (unfit).",
+            "too much memory (grown), could not decode a known good file (unfit), were in the middle of a file whose "
+            "client was gone (cancelled), or had had enough files (worn).",
             "reason",
         )
         # shown at 0: what rises from nothing is no rise for Prometheus

@@ -12,14 +12,15 @@ from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import telemetry
+from service.edge.errors import OtherOrigin
 from service.edge.refusal import refuse
-from service.problems import PROBLEM, NotReady, response_to
+from service.problems import PROBLEM, MalformedRequest, NotReady, name_of, response_to
 
 _CLIENTS_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _POLICY_VIOLATION: Final = 1008
-
-OTHER_ORIGIN: Final = "other-origin"
-"""What the metrics call the refusal of a WebSocket that a page of another site opens; browsers tell it no problem."""
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_MOST_PARAMETERS: Final = 32
+"""Of a query; options are ten."""
 
 
 class TrailingSlash:
@@ -161,6 +162,19 @@ def allowed_methods(routes: Sequence[BaseRoute], scope: Scope) -> list[str]:
     return [*allowed, "OPTIONS"] if allowed else []
 
 
+class FewParameters:
+    """Answers 400 to a query of more parameters than any route takes: the framework reads them all for each route."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan" and scope["query_string"].count(b"&") >= _MOST_PARAMETERS:
+            await refuse(MalformedRequest("The query has too many parameters."), scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
 class Drain:
     """Answers 503 to new work while the service is not ready for it; health, metrics and docs stay open."""
 
@@ -177,14 +191,16 @@ class Drain:
 
 
 class SameOrigin:
-    """Refuses the WebSocket of a page from another site, which could else use a visitor's place in their network.
+    """Refuses what a page of another site sends, which could else use a visitor's place in their network.
 
-    Browsers name the page's origin in each handshake and let no page change that (RFC 6455, 10.2); they let none set
+    That is a WebSocket, and every method that may change something: a form or a fetch without CORS sends a POST and
+    only does not get to read its answer. As Go's CrossOriginProtection it goes by Sec-Fetch-Site, which browsers send
+    to TLS and to the own machine, else by Origin; they let no page change either (RFC 6455, 10.2). They let none set
     X-Forwarded-Host either, with which a proxy that rewrites Host says what it was. Clients that are no browsers send
-    no Origin, and pass.
+    neither, and pass.
 
     Args:
-        allowed: further origins whose pages may connect, such as `https://photos.example`; `*` lets any.
+        allowed: further origins whose pages may send, such as `https://photos.example`; `*` lets any.
     """
 
     def __init__(self, app: ASGIApp, allowed: Collection[str] = ()) -> None:
@@ -192,18 +208,22 @@ class SameOrigin:
         self.allowed = frozenset(allowed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket" and not self._may(Headers(scope=scope)):
+        if scope["type"] == "lifespan" or scope.get("method") in _SAFE or self._may(Headers(scope=scope)):
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await refuse(OtherOrigin(), scope, receive, send)
+        else:  # before it is accepted: browsers tell a page nothing of it
             await receive()
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, PROBLEM: OTHER_ORIGIN})
-            return
-        await self.app(scope, receive, send)
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, PROBLEM: name_of(OtherOrigin())})
 
     def _may(self, headers: Headers) -> bool:
         return bool(self.allowed & {headers.get("origin"), "*"}) or _same_origin(headers)
 
 
 def _same_origin(headers: Headers) -> bool:
-    if "origin" not in headers or headers.get("sec-fetch-site") == "same-origin":
+    if site := headers.get("sec-fetch-site"):
+        return site in ("same-origin", "none")
+    if "origin" not in headers:
         return True
     scheme, _, host = headers["origin"].lower().partition("://")
     standard = {"http": ":80", "https": ":443"}.get(scheme, "")

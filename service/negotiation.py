@@ -8,6 +8,8 @@ from typing import Final
 from service.picture import plain_media_type
 
 _ANY: Final = "*"
+_MOST_RANGES: Final = 100
+"""Entries of an Accept header that count, and parameters of one; browsers send ten."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ def _weigh(ranges: Sequence[_Range], kind: str) -> tuple[int, float]:
 
 def _ranges(accept: str) -> list[_Range]:
     found = []
-    for entry in accept.split(","):
-        kind, *parameters = (part.strip().lower() for part in entry.split(";"))
+    for entry in accept.split(",", _MOST_RANGES)[:_MOST_RANGES]:
+        kind, *parameters = (part.strip().lower() for part in entry.split(";", _MOST_RANGES)[:_MOST_RANGES])
         type_, slash, subtype = plain_media_type(kind).partition("/")
         if not (type_ and slash and subtype):
             continue
@@ -108,5 +110,8 @@ def is_known(if_none_match: Sequence[str], tag: str) -> bool:
 
     `*` names none: it asks whether there is an answer already, and the service keeps no answers.
     """
-    known = (entry.strip().removeprefix("W/") for header in if_none_match for entry in header.split(","))
+    # most headers are of other answers, whatever there is in them
+    known = (
+        entry.strip().removeprefix("W/") for header in if_none_match if tag in header for entry in header.split(",")
+    )
     return tag in known

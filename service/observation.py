@@ -11,9 +11,9 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import telemetry
+from service.caller import Cancelled
 from service.edge.keys import key_of
 from service.problems import PROBLEM, name_of
-from service.scheduler import Cancelled
 from service.state import State
 from service.telemetry import Stopwatch
 from service.tracing import RequestSpan, attributes_of, trace_of
@@ -193,7 +193,9 @@ class Observe:
 def _bytes_in(message: Message) -> int:
     """How many bytes of a body, or of a WebSocket's message, an ASGI message holds."""
     text = message.get("text")
-    return len(message.get("body") or message.get("bytes") or b"") if text is None else len(text.encode())
+    if text is None:
+        return len(message.get("body") or message.get("bytes") or b"")
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _about(record: RequestRecord) -> Mapping[str, str | int | float]:

@@ -1,6 +1,7 @@
 """PNG: its header, colours and metadata, what a broken file claims, and grey with alpha, which OpenCV lacks."""
 
 import re
+import string
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from service import cicp
 from service.colour import usable
+from service.copies import joined
 from service.icc import SRGB, Chromaticities, grey_profile, parametric, rgb_profile
 from service.metadata import COMMENT, XMP_NAME, Metadata, Resolution, Text, iptc_resource, upright
 
@@ -25,6 +27,8 @@ _STALE: Final = re.compile(rb"(?i:thumb::.*|(?:exif|tiff):orientation|exif:thumb
 _LONGEST_KEYWORD: Final = 79
 _MOST_CHUNKS: Final = 200_000
 """Each costs a step, and more in a decoder; of the smallest that writers make, 64 MiB hold a tenth."""
+_MOST_TEXTS: Final = 20_000
+"""Text chunks that are looked at: a thousand are kept at most."""
 _UNUSED: Final = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 _PALETTE: Final = b"\3"
 _NEAR: Final = 0.0025
@@ -193,14 +197,15 @@ def metadata_of(data: bytes) -> tuple[int, Metadata]:
     found: dict[str, bytes] = {}  # by what it is
     raw: dict[str, bytes] = {}  # likewise, in hexadecimal digits, which count where there is nothing better
     texts = list[Text]()
-    resolution, left = None, _MAX_BLOCK
+    resolution, left, seen = None, _MAX_BLOCK, 0
     for kind, place, end in _chunks(data):
         if kind == b"eXIf":
             found["exif"] = data[place + 8 : end - 4]
         elif kind == b"pHYs" and end - place >= 12 + 9:
             x, y, unit = struct.unpack_from(">IIB", data, place + 8)
             resolution = resolution or Resolution.of(x, y, {1: 1.0}.get(unit))
-        elif kind in (b"iTXt", b"zTXt", b"tEXt"):
+        elif kind in (b"iTXt", b"zTXt", b"tEXt") and seen < _MOST_TEXTS:
+            seen += 1
             text, inflated = _text(kind, data[place + 8 : end - 4], left)
             left -= inflated
             if text is None:
@@ -268,7 +273,7 @@ def _raw_profile(text: bytes) -> tuple[str, bytes]:
     at = next((i for i, line in enumerate(lines[:4]) if line.strip().isdigit() and len(line) < 20), None)
     if at is None:
         return "", b""
-    digits = b"".join(b"".join(lines[at + 1 :]).split())[: 2 * int(lines[at])]
+    digits = b"".join(lines[at + 1 :]).translate(None, string.whitespace.encode())[: 2 * int(lines[at])]
     try:
         block = bytes.fromhex(digits.decode("ascii"))
     except ValueError:
@@ -303,7 +308,7 @@ def with_metadata(png: bytes, metadata: Metadata, profile: bytes | None) -> byte
         text = b"\niptc\n%8d\n" % len(metadata.iptc) + lines + b"\n"
         texts.append(Text(_IPTC_KEYWORD, text, compressed=True))
     chunks += map(_text_chunk, texts)
-    return b"".join((png[:33], *chunks, png[33:])) if chunks else png
+    return joined(png[:33], *chunks, memoryview(png)[33:]) if chunks else png
 
 
 def _text_chunk(text: Text) -> bytes:
@@ -319,7 +324,8 @@ def _text_chunk(text: Text) -> bytes:
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    check = zlib.crc32(content, zlib.crc32(kind))
+    return joined(struct.pack(">I", len(content)), kind, content, struct.pack(">I", check))
 
 
 def write_grey(samples: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
@@ -330,9 +336,4 @@ def write_grey(samples: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
     filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     head = struct.pack(">IIBBBBB", width, height, 8 * samples.itemsize, 4, 0, 0, 0)
-    return (
-        _SIGNATURE
-        + _chunk(b"IHDR", head)
-        + _chunk(b"IDAT", zlib.compress(filtered.tobytes(), 3))
-        + _chunk(b"IEND", b"")
-    )
+    return _SIGNATURE + _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(filtered.data, 3)) + _chunk(b"IEND", b"")

@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from service import telemetry
 from service.alignment import BarelyOverlaps, NotAligned
 from service.archive import MalformedZip, TooManyFiles, UnusableEntry, UnzippedTooLarge
+from service.caller import Cancelled
 from service.catalogue import UnknownCamera
 from service.codec import (
     DecodingTooCostly,
@@ -31,6 +32,7 @@ from service.codec import (
 from service.decoding.pool import NoDecodeWorker
 from service.edge.errors import (
     NoRoom,
+    OtherOrigin,
     RateLimited,
     TooManyAtOnce,
     TooManyConnections,
@@ -39,7 +41,7 @@ from service.edge.errors import (
     UnknownHost,
 )
 from service.quality import SizesDiffer, TooSmall
-from service.scheduler import Cancelled, Closed, DeadlineExceeded, DeviceFailed, InferenceFailed, QueueFull
+from service.scheduler import Closed, DeadlineExceeded, DeviceFailed, InferenceFailed, QueueFull
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +128,10 @@ _TABLE: Mapping[type[Exception], _Row] = {
         lambda _: "Send one that is valid as Authorization: Bearer KEY, or as X-API-Key.",
         headers=lambda _: {"WWW-Authenticate": 'Bearer realm="pix2dslr"'},
     ),
+    OtherOrigin: _Row(
+        Problem("other-origin", 403, "Pages of other origins may not use the service"),
+        lambda _: "Send it from a page of the service's own, or ask the operator to allow the page's origin.",
+    ),
     TooSlow: _Row(
         Problem("too-slow", 408, "The request came too slowly"),
         lambda e: f"Too little of it came within {e.seconds:g} s: try again on a better line, or with a smaller file.",
@@ -177,7 +183,7 @@ _TABLE: Mapping[type[Exception], _Row] = {
         Problem("decoding-too-costly", 422, "The picture takes too much to decode"),
         lambda e: (
             (
-                f"Decoding it took more than {e.limit:g} s"
+                f"Decoding it took more than {e.limit:.3g} s"
                 if e.what == "time"
                 else "Decoding it took more memory than a picture of its size needs"
             )
@@ -226,7 +232,7 @@ _TABLE: Mapping[type[Exception], _Row] = {
     ),
     RateLimited: _Row(
         Problem("rate-limited", 429, "You sent too many pictures"),
-        lambda e: f"You may send {_counted(e.limit)} a minute: try again in {_counted(e.retry_after)} s.",
+        lambda e: f"You may send {_counted(e.limit)} {e.unit} a minute: try again in {_counted(e.retry_after)} s.",
         lambda e: int(e.retry_after),
     ),
     TooManyAtOnce: _Row(
@@ -281,6 +287,18 @@ _TABLE: Mapping[type[Exception], _Row] = {
 EXPECTED: Final[tuple[type[Exception], ...]] = tuple(_TABLE)
 """Every exception that the table explains."""
 
+
+def without_frames(error: Exception) -> Exception:
+    """Return an error, without what leads to the frames that it passed where it is one that is expected.
+
+    They hold the picture and its file, and are tied into a circle with the error, by way of the one that it was raised
+    for, of a future, or of libraries' frames: all of it would stay until the garbage collector comes.
+    """
+    if isinstance(error, EXPECTED):
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
+
+
 _MOST_TOLD: Final = 8
 """Parameters that a problem names."""
 _LONGEST_NAME: Final = 64
@@ -306,6 +324,7 @@ _EXAMPLES: Final[tuple[Exception, ...]] = (
     MalformedPicture("the file is damaged or ends early"),
     MalformedZip("Send the whole, undamaged zip."),
     Unauthorized(),
+    OtherOrigin(),
     TooSlow(30),
     UnknownHost(),
     RateLimited(60, 4),

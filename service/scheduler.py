@@ -20,7 +20,6 @@ from typing import Literal
 from service.admission import OVERDUE, Admission, whole_seconds
 from service.generator import Generator
 from service.jobs import (
-    Cancelled,
     Closed,
     Cut,
     DeadlineExceeded,
@@ -39,7 +38,6 @@ from service.turns import Turns, choose_batch
 
 __all__ = [
     "BatchDone",
-    "Cancelled",
     "Closed",
     "Cut",
     "DeadlineExceeded",
@@ -156,13 +154,14 @@ class Scheduler:
         """How many admitted tiles are not yet enhanced."""
         return self._admission.waiting
 
-    def admit(self, tiles: int, camera: str, seconds: float) -> Job:
+    def admit(self, tiles: int, camera: str, seconds: float, client: str = "") -> Job:
         """Give a picture its place.
 
         Args:
             tiles: how many tiles it has; with none it needs no room in the queue.
             camera: which generator enhances it.
             seconds: how long it may take from now.
+            client: whose it is, as `Caller.client`.
 
         Raises:
             QueueFull: too many tiles wait already, or it would not be done in time.
@@ -170,15 +169,15 @@ class Scheduler:
             DeviceFailed: the device does nothing any more.
         """
         now = time.monotonic()
-        job = Job(self, tiles, camera, now + seconds, seconds)
+        job = Job(self, tiles, camera, now + seconds, seconds, client)
         with self._changed:
             if self.ended is not None:
                 raise self.ended()
             if tiles:
-                wait = self._admission.wait(tiles, seconds, now)
+                wait = self._admission.wait(tiles, seconds, now, client)
                 if wait is not None:
                     raise QueueFull(tiles, self._max_tiles, whole_seconds(wait))
-                self._admission.join(job, tiles, now + OVERDUE * seconds)
+                self._admission.join(job, tiles, now + OVERDUE * seconds, client)
         return job
 
     def close(self) -> None:
@@ -192,7 +191,8 @@ class Scheduler:
         with self._changed:
             if self.ended is not None:
                 raise self.ended()
-            self._turns.add(row.job, row.job.camera, [(row, i) for i in range(row.missing)])
+            job = row.job
+            self._turns.add(job, job.camera, [(row, i) for i in range(row.missing)], job.client)
             self._changed.notify(min(row.missing, self._idle))
 
     def drop(self, job: Job, reason: Exception) -> None:
@@ -253,7 +253,7 @@ class Scheduler:
             row.job.return_tile(row.submitted, now)
             by_job.setdefault(row.job, []).append((row, i))
         for job, again in by_job.items():
-            self._turns.give_back(job, job.camera, again)
+            self._turns.give_back(job, job.camera, again, job.client)
         self._changed.notify_all()
         return True
 

@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from types import FrameType
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_probes_app
+from service.edge.clients import Forwarded
 from service.edge.house import House
 from service.edge.http import GuardedHttp
 from service.edge.rlimit import room_for_connections
@@ -46,7 +47,17 @@ _ANSWER_PING_WITHIN_S: Final = 120
 """Patient: on a slow line a browser's answer may wait behind the photo that it is sending."""
 
 
-class DrainingServer(uvicorn.Server):
+class _Server(uvicorn.Server):
+    """A server with a longer queue in the kernel than what is taken from there in a turn."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(_BACKLOG)
+
+
+class DrainingServer(_Server):
     """A server that keeps listening while it drains, so that new requests get an answer and probes see why.
 
     Attributes:
@@ -74,10 +85,11 @@ class DrainingServer(uvicorn.Server):
         if self._state.draining:
             self._end_at_once(sig)
             return
-        # in an empty context: the signal comes in the middle of some request, whose id is not this line's
-        contextvars.Context().run(log.info, "%s: requests to finish: %d", signal.Signals(sig).name, self._state.running)
+        # before the line: who reads it may send the second one while it is still being written
         self._state.draining = True
         self._drain_until = time.monotonic() + self._state.settings.drain_timeout_s
+        # in an empty context: the signal comes in the middle of some request, whose id is not this line's
+        contextvars.Context().run(log.info, "%s: requests to finish: %d", signal.Signals(sig).name, self._state.running)
 
     @staticmethod
     def _end_at_once(sig: int) -> None:
@@ -90,8 +102,6 @@ class DrainingServer(uvicorn.Server):
         """Begin to listen."""
         asyncio.get_running_loop().set_exception_handler(CalmAboutExhaustion())
         await super().startup(sockets)
-        for each in sockets or ():
-            each.listen(_BACKLOG)  # what waits in the kernel, apart from what is taken in a turn
 
     async def main_loop(self) -> None:
         """Run until drained."""
@@ -124,7 +134,7 @@ class DrainingServer(uvicorn.Server):
                 self.should_exit = True
 
 
-class _Beside(uvicorn.Server):
+class _Beside(_Server):
     """A second server in the same event loop, which leaves signals to the first."""
 
     @contextlib.contextmanager
@@ -192,7 +202,7 @@ def _shown(host: str, listener: socket.socket) -> str:
 def _config(app: FastAPI, settings: Settings, wire: Wire, lifespan: Literal["auto", "off"] = "auto") -> uvicorn.Config:
     # service/observation.py writes lines of its own, without what clients send
     return uvicorn.Config(
-        app,
+        Forwarded(cast(Any, app), list(settings.trusted_proxies)) if settings.trusted_proxies else app,
         http=cast(type[asyncio.Protocol], partial(GuardedHttp, wire=wire)),
         ws=cast(type[asyncio.Protocol], partial(GuardedWebSocket, wire=wire)),
         lifespan=lifespan,
@@ -200,8 +210,7 @@ def _config(app: FastAPI, settings: Settings, wire: Wire, lifespan: Literal["aut
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies),
+        proxy_headers=False,  # ours reads them
         backlog=_TAKEN_AT_ONCE,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=_CLOSE_WITHIN_S,

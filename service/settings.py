@@ -82,14 +82,16 @@ class Settings(BaseSettings):
         camera: the generator that is used where a request names none.
         batch_sizes: sizes of batches in tiles, ascending from 1, such as [1,4,16]; found by measuring where absent. All
             are run once before the service is ready.
-        max_queued_tiles: tiles that may be admitted at once; beyond it requests get 429.
+        max_queued_tiles: tiles that may be admitted at once; beyond it requests get 429. A client may have an equal
+            part of them whatever the others have.
         max_body_bytes: largest request body.
         max_pixels: most pixels in a picture.
         max_frames: most frames or pages in a file; only the first is ever decoded.
         max_scans: most scans of a progressive JPEG.
         decode_workers: processes that read and decode clients' files, at least 2; 0 decodes in the service's own
             process, where a file that crashes a decoder ends the service. By the CPUs where absent.
-        decode_timeout_s: seconds that reading or decoding a file may take, beyond one a megapixel.
+        decode_timeout_s: seconds of CPU that decoding a file may take, beyond one a megapixel; reading its header a
+            fifth.
         max_files: most pictures in one request, as files of a form or in a zip.
         max_unzipped_bytes: most bytes that a zip's files may have together once unzipped; one of them may have
             max_body_bytes.
@@ -99,24 +101,34 @@ class Settings(BaseSettings):
             changed, and a broken one leaves the keys as they were.
         rate_limit: pictures that a client may send a minute, all at once or spread; a client is a key, or without keys
             an address. 0 sets no limit.
+        rate_limit_tiles: tiles that a client's pictures may have a minute, likewise; a megapixel has about 110, and a
+            picture with more than the limit takes the whole minute. 0 sets no limit.
         client_concurrency: requests that a client may have under way, an open WS /live being one. 0 sets no limit.
         trusted_proxies: addresses or networks, separated by commas, whose X-Forwarded-For and X-Forwarded-Proto are
             believed.
         trusted_hosts: names, separated by commas, that the service answers for, such as photos.example.org or
-            *.example.org; any where absent. Health is answered for any.
+            *.example.org. Where absent any, but on a loopback address without trusted proxies localhost and that
+            address. Health is answered for any.
         metrics_port: a second port with /metrics and health alone; /metrics is then not on the first.
         metrics_host: where that port listens; as host where absent.
         docs: whether /docs and /openapi.json are there.
-        max_connections: open connections; more are refused. Fewer where the process may not open so many files.
+        max_connections: open connections, and an eighth of them for one address that is no trusted proxy; of more the
+            longest idle ends, else the new one is refused. Fewer where the process may not open so many files.
         max_buffered_bytes: bytes of request bodies that may be in memory at once; beyond it requests get 503. The last
-            eighth is for bodies of up to 1 MiB, and one client may have up to half.
+            eighth is for bodies of up to 1 MiB. A client may have as much as it leaves for others: up to half, a third
+            where two send, and so on. An eighth as many besides are for files of zips once unzipped.
+        max_picture_bytes: bytes that pictures under way and answers may take at once; others wait. What the memory of
+            the container, or of the machine, leaves for them where absent.
         header_timeout_s: seconds in which a request's head has to come.
         body_timeout_s: seconds in each of which spans min_rate has to be kept by a body that comes; else it gets 408.
-        send_timeout_s: the same for the client that reads an answer; else the connection is ended.
-        min_rate: bytes a second, on average over such a span.
+        send_timeout_s: the same for the client that reads an answer, and as much as lets it have all within 10 minutes;
+            else the connection is ended.
+        min_rate: bytes a second, on average over such a span. What would not be complete within 600 s has to come
+            faster.
         cors_origins: origins, separated by commas, whose pages may use the service from a browser, such as
             https://example.org; * for any. None may by default.
-        workers: how many pictures are decoded, blended or encoded at the same time.
+        workers: how many pictures are decoded, blended or encoded at the same time; one client's are no more than it
+            leaves free.
         batch_timeout_s: seconds that the device may take for a batch. One that takes longer, and 50 times what it
             should, makes the service neither alive nor ready.
         request_timeout_s: seconds that a picture may take before 504.
@@ -125,6 +137,8 @@ class Settings(BaseSettings):
         drain_timeout_s: seconds that running requests get to finish after SIGTERM.
         log_level: of the service's own log.
         log_format: of its lines: json, text, or auto, which is text on a terminal and JSON elsewhere.
+        slow_step_s: seconds of processor time that one step of the event loop may take before a warning names it; for
+            tests. 0 looks at none.
         traces: otlp sends OpenTelemetry spans as the standard OTEL_ variables say; it needs the extra otel.
     """
 
@@ -153,6 +167,7 @@ class Settings(BaseSettings):
     api_keys: Annotated[SecretStr | None, AfterValidator(_api_keys)] = None
     api_keys_file: Path | None = None
     rate_limit: Annotated[int, Field(ge=0)] = 0
+    rate_limit_tiles: Annotated[int, Field(ge=0)] = 0
     client_concurrency: Annotated[int, Field(ge=0)] = 0
     trusted_proxies: Annotated[_Names, AfterValidator(_proxies)] = ()
     trusted_hosts: Annotated[_Names, AfterValidator(_hosts)] = ()
@@ -161,6 +176,7 @@ class Settings(BaseSettings):
     docs: bool = True
     max_connections: Annotated[int, Field(ge=1)] = 4096
     max_buffered_bytes: Annotated[int, Field(ge=1)] = 1 << 30
+    max_picture_bytes: Annotated[int, Field(ge=1)] | None = None
     header_timeout_s: Annotated[float, Field(gt=0)] = 20.0
     body_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     send_timeout_s: Annotated[float, Field(gt=0)] = 60.0
@@ -173,4 +189,5 @@ class Settings(BaseSettings):
     drain_timeout_s: Annotated[float, Field(ge=0)] = 300.0
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Format = "auto"
+    slow_step_s: Annotated[float, Field(ge=0)] = 0.0
     traces: Literal["off", "otlp"] = "off"

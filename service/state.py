@@ -11,7 +11,6 @@ from typing import Final, get_args
 
 from starlette.requests import HTTPConnection
 
-from service import codec
 from service.catalogue import Catalogue, Stopped
 from service.codec import PictureLimits
 from service.decoding.pool import DecodePool, Ending, NoDecodeWorker, decode_workers
@@ -20,7 +19,7 @@ from service.generator import DeviceUnavailable
 from service.memory import resident_bytes
 from service.metrics import Metrics
 from service.model_files import ModelUnusable
-from service.pipeline import Decoder, Pipeline
+from service.pipeline import Decoder, InProcess, Pipeline
 from service.scheduler import DeviceFailed, Scheduler, Trouble
 from service.sessions import GpuOptions
 from service.settings import Settings
@@ -152,7 +151,7 @@ class State:
             count = decode_workers() if DecodePool.possible() else 0
         if count == 0:
             log.info("files are decoded in this process")
-            return codec
+            return InProcess()
         settings, ends = self.settings, self.metrics.decode_workers_ended
         for ending in get_args(Ending):
             ends.labels(ending)  # shown at 0: what rises from nothing is no rise for Prometheus

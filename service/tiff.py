@@ -13,12 +13,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from service.metadata import Metadata, iptc_resource, upright
+from service.metadata import MOST_RECORDS, Metadata, iptc_resource, upright
 from service.picture import MalformedPicture, UnsupportedFormat, UnsupportedSamples
 from service.tiff_directories import (
     BYTE,
     CLASSIC,
     LONG,
+    MAX_ENTRIES,
     SHORT,
     UNDEFINED,
     Directories,
@@ -187,7 +188,7 @@ def layout_of(data: bytes) -> Layout:
 def _page_of(file: Directories) -> tuple[Directory, Directory, int, bool]:
     """Return the picture's directory, the first one, how many pages there are, and whether the picture's is no page."""
     first = found = None
-    pages, below = 0, list[int]()
+    pages, below, entries = 0, list[int](), 0
     for directory in file.chain():
         first = first or directory
         _check_developed(directory)
@@ -202,6 +203,9 @@ def _page_of(file: Directories) -> tuple[Directory, Directory, int, bool]:
             directory = file.at(place, cut=True)
         except MalformedPicture:
             continue
+        entries += directory.entries
+        if entries > MAX_ENTRIES:
+            break
         _check_developed(directory)
         if found is None and _whole(directory) and WIDTH in directory:
             found, nested = directory, True
@@ -218,7 +222,7 @@ def _check_developed(directory: Directory) -> None:
     if (
         directory.hint(PHOTOMETRIC) in _RAW_PHOTOMETRICS
         or directory.hint(COMPRESSION) in _RAW_COMPRESSIONS
-        or len(directory.content(_DNG) or b"") == 4
+        or ((version := directory.entry(_DNG, 5)) is not None and len(version.content) == 4)
     ):
         raise UnsupportedFormat(RAW)
 
@@ -296,7 +300,9 @@ def _records(iptc: bytes) -> bytes | None:
         whole = iptc[: len(iptc) // 4 * 4]
         iptc = np.frombuffer(whole, "<u4").byteswap().tobytes()
     end = 0
-    while iptc[end : end + 1] == b"\x1c" and end + 5 <= len(iptc):
+    for _ in range(MOST_RECORDS):
+        if iptc[end : end + 1] != b"\x1c" or end + 5 > len(iptc):
+            break
         (length,) = struct.unpack_from(">H", iptc, end + 3)
         if length & 0x8000 or end + 5 + length > len(iptc):  # extended, which few write, or cut
             return iptc
@@ -330,8 +336,8 @@ def _kept(room: int, *directories: Directory) -> list[Entry]:
     """
     kept = []
     for tag in _KEPT:
-        entry = next(filter(None, (each.entry(tag) for each in directories)), None)
-        if entry is not None and entry.kind <= CLASSIC and len(entry.content) <= room:
+        entry = next(filter(None, (each.entry(tag, room=room) for each in directories)), None)
+        if entry is not None and entry.kind <= CLASSIC:
             room -= len(entry.content)
             kept.append(entry)
     return kept

@@ -18,8 +18,10 @@ CLASSIC: Final = 12
 """The last kind of values that describe; those behind it are offsets, or BigTIFF's."""
 MAX_PAGES: Final = 10_000
 _MAX_VALUES: Final = 1 << 20
-_MAX_ENTRIES: Final = 1 << 20
-"""Of all directories of a chain together."""
+_MAX_DIRECTORY: Final = 0xFFFF
+"""Entries of a directory: a classic file counts them in two bytes."""
+MAX_ENTRIES: Final = 1 << 18
+"""Of all directories of a chain together, and of those below them."""
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value of each kind."""
 _WHOLE: Final = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
@@ -75,8 +77,14 @@ class Directory:
     def __contains__(self, tag: int) -> bool:
         return tag in self._rows
 
-    def entry(self, tag: int, most: int | None = None) -> Entry | None:
-        """Return a tag's values, so many at most; None where it is absent, of no known kind, or beyond the file."""
+    def entry(self, tag: int, most: int | None = None, room: int | None = None) -> Entry | None:
+        """Return a tag's values; None where it is absent, of no known kind, or beyond the file.
+
+        Args:
+            tag: its number.
+            most: so many values at most.
+            room: None where they take more bytes.
+        """
         if tag not in self._rows:
             return None
         kind, count, value = self._rows[tag]
@@ -84,18 +92,17 @@ class Directory:
         if size > len(value):
             start = int.from_bytes(value, "little" if self._order == "<" else "big")
             value = self._data
-        if not size or start + size > len(value):
+        if not size or start + size > len(value) or (room is not None and size > room):
             return None
         count = count if most is None else min(count, most)
         return Entry(tag, kind, count, value[start : start + _SIZES[kind] * count])
 
     def readable(self, room: int) -> Iterator[Entry]:
         """Return all that can be read, each tag once, and that take so many bytes together at most."""
-        for tag, (kind, count, _) in self._rows.items():
-            size = _SIZES.get(kind, 0) * count
-            entry = self.entry(tag) if size <= room else None
+        for tag in self._rows:
+            entry = self.entry(tag, room=room)
             if entry is not None:
-                room -= size
+                room -= len(entry.content)
                 yield entry
 
     def content(self, tag: int) -> bytes | None:
@@ -169,7 +176,7 @@ class Directories:
         head = 8 if self._big else 2
         try:
             entries = self._number(place, "Q" if self._big else "H")
-            room = (len(self._data) - place - head) // self._row.size
+            room = min((len(self._data) - place - head) // self._row.size, _MAX_DIRECTORY)
             if cut:
                 entries = min(entries, room)
             end = place + head + entries * self._row.size
@@ -197,7 +204,7 @@ class Directories:
         except struct.error:
             raise MalformedPicture("the header can't be read") from None
         seen, entries = set[int](), 0
-        while place not in seen and len(seen) < MAX_PAGES and entries < _MAX_ENTRIES:
+        while place not in seen and len(seen) < MAX_PAGES and entries < MAX_ENTRIES:
             seen.add(place)
             try:
                 directory = self.at(place)

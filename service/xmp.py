@@ -6,14 +6,20 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from xml.parsers import expat
 
+from service.copies import pieces_of
+
 _RDF: Final = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _ORIENTED: Final = ("http://ns.adobe.com/tiff/1.0/", "http://ns.adobe.com/exif/1.0/")
 _BY_NAME: Final = re.compile(rb"""(tiff:Orientation(?:\s*+=\s*+["']|\s*+>)\s*+)[1-8]""")
 """An orientation as readers find it that look for the usual name alone, also in what is no XML."""
 _LARGEST: Final = 1 << 24
 """Bytes of a packet that is kept."""
-_MOST_ELEMENTS: Final = 200_000
-"""Of a packet; as many take half a second, and what comes behind them is left as it is."""
+_MOST_ELEMENTS: Final = 100_000
+"""Of a packet; as many take a quarter of a second, and what comes behind them is left as it is."""
+_MOST_ATTRIBUTES: Final = 250_000
+"""Of a packet that is looked at: all those of an element are read before anything can stop it."""
+_LONGEST_ADDRESS: Final = 256
+"""Characters of a namespace's address that is compared with those that are known: each element is."""
 _STALE: Final = re.compile(
     r"""
     http://ns\.adobe\.com/hdr-gain-map/1\.0/.*
@@ -29,7 +35,7 @@ _STALE: Final = re.compile(
 )
 """An address and a name that speak of another picture, a film or a packet in the file, which no longer is there."""
 _TAG: Final = re.compile(rb"<(?:[^<>\"']++|\"[^\"]*+\"|'[^']*+')*+>")
-_ATTRIBUTE: Final = re.compile(rb"\s++([^\s=<>\"']++)\s*+=\s*+(\"[^\"]*+\"|'[^']*+')")
+_ATTRIBUTE: Final = re.compile(rb"(?<!\s)\s++([^\s=<>\"']++)\s*+=\s*+(\"[^\"]*+\"|'[^']*+')")
 _ABOUT: Final = re.compile(rb"rdf:about\s*+=\s*+(?:\"[^\"<]{0,200}\"|'[^'<]{0,200}')")
 _NOTE_LENGTH: Final = 400
 """Bytes that a packet needs at most to name its extension."""
@@ -68,12 +74,19 @@ class _Search:
         self._parser = expat.ParserCreate("iso-8859-1")
         self._parser.StartElementHandler = self._begin
         self._parser.EndElementHandler = self._end
-        self._parser.CharacterDataHandler = self._text
         self._parser.StartDoctypeDeclHandler = self._doctype
         try:
-            self._parser.Parse(packet[self._start :], True)
+            if packet.count(b"=") <= _MOST_ATTRIBUTES:
+                for piece in pieces_of(memoryview(packet)[self._start :]):  # other threads may run between two
+                    self._parser.Parse(piece)
+                self._parser.Parse(b"", True)
         except (expat.ExpatError, _Stop):
             pass
+
+    def _count(self) -> None:
+        self._elements += 1
+        if self._elements > _MOST_ELEMENTS:
+            raise _Stop
 
     def _place(self) -> int:
         return self._start + self._parser.CurrentByteIndex
@@ -85,14 +98,12 @@ class _Search:
         return addresses[-1] if addresses and (colon or not attribute) else "", local
 
     def _begin(self, name: str, attributes: dict[str, str]) -> None:
-        self._elements += 1
-        if self._elements > _MOST_ELEMENTS:
-            raise _Stop
+        self._count()
         declared = [key for key in attributes if key.startswith("xmlns")] if attributes else ()
         self._declared.append(declared)
         for key in declared:
             prefix, address = key[6:], attributes[key]
-            self._addresses.setdefault(prefix, []).append(address)
+            self._addresses.setdefault(prefix, []).append(address if len(address) <= _LONGEST_ADDRESS else "")
             if self.addresses.setdefault(prefix, address) != address:
                 self.addresses[prefix] = None
         if self._cut:
@@ -107,6 +118,7 @@ class _Search:
             self._description = depth
         if local == "Orientation" and namespace in _ORIENTED:
             self._oriented = self._oriented or depth
+            self._parser.CharacterDataHandler = self._text  # a line of text is a call, and a packet may have millions
         if len(attributes) > len(declared):
             self._look_at(attributes, place, is_properties=self._description == depth)
 
@@ -130,7 +142,8 @@ class _Search:
             self.orientations.append(place + value.index(digit))
 
     def _text(self, text: str) -> None:
-        if self._oriented and not self._cut:
+        self._count()
+        if not self._cut:
             self._add_orientation(self._place(), text.encode("iso-8859-1"))
 
     def _end(self, _: str) -> None:
@@ -145,6 +158,7 @@ class _Search:
             self._description = 0
         if self._oriented == depth:
             self._oriented = 0
+            self._parser.CharacterDataHandler = None
         for key in self._declared.pop():
             self._addresses[key[6:]].pop()
 

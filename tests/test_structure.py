@@ -42,15 +42,16 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("icc", set()),
         ("colour", {"service.icc"}),
         ("exif", set()),
-        ("xmp", set()),
-        ("metadata", {"service.exif", "service.xmp"}),
-        ("heif", {"service.metadata", "service.xmp"}),
+        ("xmp", {"service.copies"}),
+        ("copies", set()),
+        ("metadata", {"service.copies", "service.exif", "service.xmp"}),
+        ("heif", {"service.copies", "service.metadata", "service.xmp"}),
         ("jpeg", {"service.metadata", "service.xmp"}),
         ("webp", {"service.metadata"}),
         ("cicp", {"service.icc", "service.picture"}),
         ("avif", {"service.metadata"}),
         ("bmp", {"service.picture"}),
-        ("png", {f"service.{name}" for name in ("cicp", "colour", "icc", "metadata")}),
+        ("png", {f"service.{name}" for name in ("cicp", "colour", "copies", "icc", "metadata")}),
         (
             "headers",
             {
@@ -69,7 +70,7 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
             "decoders",
             {f"service.{name}" for name in ("avif", "bmp", "colour", "heif", "jpeg", "picture", "png", "tiff_samples")},
         ),
-        ("encoders", {"service.heif", "service.metadata", "service.picture", "service.png", "service.tiff"}),
+        ("encoders", {f"service.{name}" for name in ("copies", "heif", "metadata", "picture", "png", "tiff")}),
         (
             "codec",
             {
@@ -84,13 +85,18 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("decoding/known", {f"service.{name}" for name in ("codec", "picture")} | DECODING),
         (
             "decoding/worker",
-            {f"service.{name}" for name in ("codec", "colour", "headers", "memory", "picture", "decoding.known")}
+            {f"service.{name}" for name in ("codec", "colour", "headers", "memory", "picture")}
+            | {f"service.decoding.{name}" for name in ("containment", "known")}
             | DECODING,
         ),
-        ("decoding/process", {"service.picture"} | DECODING),
+        ("decoding/containment", set()),
+        ("decoding/line", set()),
+        ("decoding/process", {"service.caller", "service.picture"} | DECODING),
         (
             "decoding/pool",
-            {f"service.{name}" for name in ("generator", "metadata", "picture", "decoding.process")} | DECODING,
+            {f"service.{name}" for name in ("caller", "generator", "metadata", "picture")}
+            | {f"service.decoding.{name}" for name in ("line", "process")}
+            | DECODING,
         ),
         ("view", {"service.codec", "service.colour", "service.tiling"}),
         ("alignment", set()),
@@ -105,18 +111,25 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ("catalogue", {"service.generator", "service.model_files", "service.sessions"}),
         ("turns", set()),
         ("live", set()),
+        ("watchdog", set()),
         ("keys", set()),
         ("edge/errors", set()),
         ("edge/budget", {"service.edge.errors"}),
-        ("edge/requests", set()),
+        ("edge/rooms", {"service.edge.budget"}),
+        ("edge/requests", {"service.edge.wire"}),
         ("edge/rlimit", set()),
-        ("edge/wire", {"service.edge.budget"}),
+        ("edge/places", set()),
+        ("edge/wire", {"service.edge.budget", "service.edge.places"}),
         ("admission", set()),
         ("warmup", {"service.generator", "service.spec"}),
         ("retries", set()),
-        ("jobs", set()),
+        ("caller", set()),
+        ("jobs", {"service.caller"}),
         ("lanes", {"service.generator", "service.jobs", "service.retries", "service.spec"}),
-        ("scheduler", {f"service.{name}" for name in ("admission", "generator", "jobs", "lanes", "retries", "turns")}),
+        (
+            "scheduler",
+            {f"service.{name}" for name in ("admission", "caller", "generator", "jobs", "lanes", "retries", "turns")},
+        ),
         ("telemetry", set()),
         ("metrics", {"service.telemetry", "service.versions"}),
         ("logs", {"service.telemetry"}),
@@ -127,7 +140,7 @@ def test_the_service_imports_nothing_of_the_offline_half(path: Path) -> None:
         ),
         (
             "evaluation",
-            {f"service.{name}" for name in ("alignment", "codec", "pipeline", "quality", "scheduler", "schemas")}
+            {f"service.{name}" for name in ("alignment", "caller", "codec", "pipeline", "quality", "schemas")}
             | {"service.telemetry"},
         ),
     ],

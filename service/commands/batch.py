@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
-from service.cancellation import Cancellation
+from service.caller import Caller, Cancelled
 from service.codec import Format, encode
 from service.commands.common import explain, shown, started
 from service.commands.display import Display
 from service.commands.interruption import Interruption
 from service.commands.parallel import default_jobs, in_parallel
 from service.pipeline import Overlap, Pipeline
-from service.scheduler import Cancelled
 from service.settings import Settings
 from service.telemetry import Stopwatch
 
@@ -124,9 +123,9 @@ class Batch:
         with started(self.settings) as state:
             pipeline = state.pipeline
 
-            def work(task: Task, running: Cancellation) -> int:
+            def work(task: Task, caller: Caller) -> int:
                 with self.display.file(task.name, task.size) as tiles_done:
-                    return enhance_task(pipeline, self.options, task, running, tiles_done)
+                    return enhance_task(pipeline, self.options, task, caller, tiles_done)
 
             for task, future in in_parallel(work, tasks, self._jobs, self.interruption):
                 error = future.exception()
@@ -149,7 +148,7 @@ class Batch:
 
 
 def enhance_task(
-    pipeline: Pipeline, options: Options, task: Task, running: Cancellation, tiles_done: Callable[[int, int], None]
+    pipeline: Pipeline, options: Options, task: Task, caller: Caller, tiles_done: Callable[[int, int], None]
 ) -> int:
     """Read a picture, enhance it and write its answer; return how many pixels it has.
 
@@ -157,7 +156,7 @@ def enhance_task(
         pipeline: does it.
         options: how.
         task: the picture.
-        running: gets its job, so that it can be cancelled.
+        caller: for whom it is.
         tiles_done: is called with (tiles done, all tiles).
 
     Raises:
@@ -165,7 +164,7 @@ def enhance_task(
         Exception: as `Pipeline.admit`, `Pipeline.enhance` and `codec.encode`.
     """
     ticket = pipeline.admit(
-        task.read(), options.camera, options.overlap, options.format, running.attach, strength=options.strength
+        task.read(), options.camera, options.overlap, options.format, caller, strength=options.strength
     )
     with ticket.job:
         outcome = pipeline.enhance(ticket, Stopwatch(), options.strength, tiles_done)

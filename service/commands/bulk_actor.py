@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from service.cancellation import Cancellation
+from service.caller import NOBODY
 from service.commands.batch import Options, Task, enhance_task
 from service.commands.bulk_ledger import Made, Segment
 from service.commands.bulk_listing import Row, called_from
@@ -107,7 +107,7 @@ class Enhancing:
             lambda data: written.append(self._target.write(row.target, data)),
         )
         try:
-            pixels = enhance_task(self._state.pipeline, self._work.options, task, Cancellation(), lambda *_: None)
+            pixels = enhance_task(self._state.pipeline, self._work.options, task, NOBODY, lambda *_: None)
         except (DeviceFailed, Closed):
             # every picture would fail here from now on: another process tries this one again, here or elsewhere
             os._exit(1)

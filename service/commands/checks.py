@@ -16,6 +16,9 @@ from typing import Any, Final, Literal
 import psutil
 
 from service.codec import FORMATS
+from service.decoding.messages import Disconnected
+from service.decoding.pool import DecodePool
+from service.decoding.process import Worker
 from service.generator import cpu_threads
 from service.settings import Settings
 
@@ -131,6 +134,32 @@ def _container_limit() -> int | None:
         return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
     except (OSError, ValueError):
         return None
+
+
+def decoding(settings: Settings) -> Check:
+    """Look at whether files are decoded in processes that can do others no harm."""
+    if settings.decode_workers == 0 or not DecodePool.possible():
+        found = "files are decoded in the service's own process: one that takes a decoder over has all that it has"
+        return Check("decoding", "note", found, "unset PIX2DSLR_DECODE_WORKERS" if DecodePool.possible() else "")
+    worker = None
+    try:
+        worker = Worker(1)
+        formats = worker.wait_until_ready()
+    except (OSError, Disconnected, TimeoutError) as error:
+        found = f"no decode worker starts: {error or type(error).__name__}"
+        return Check("decoding", "problem", found, "look at memory and limits of processes and threads")
+    finally:
+        if worker is not None:
+            worker.end()
+    details = {"formats": sorted(formats), "lacks": worker.lacks}
+    if worker.lacks:
+        found = f"decode workers run {' and '.join(worker.lacks)}: they open no files and no connections all the same"
+        advice = (
+            "a kernel from 6.12 on, and a container that allows Landlock, also keep them from files' names and signals"
+        )
+        return Check("decoding", "note", found, advice, details)
+    found = f"decode workers read {len(formats)} formats, and open no files, no connections and no other processes"
+    return Check("decoding", "ok", found, details=details)
 
 
 def port(settings: Settings) -> Check:

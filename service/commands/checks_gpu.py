@@ -11,7 +11,7 @@ from service.model_files import ModelUnusable, read_model, read_sums, verify
 from service.sessions import CPU, CUDA, TENSORRT, GpuOptions, NoGpuSession, open_on_gpu
 from service.settings import Settings
 
-_CUDA_EXTRA: Final = "install the extra cuda: pip install -c constraints.txt -c constraints-cuda.txt '.[cuda]'"
+_CUDA_EXTRA: Final = "install the extra cuda: pip install --require-hashes -r requirements/cuda.txt"
 
 
 def graphics(settings: Settings) -> Iterator[Check]:

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 from pydantic import ValidationError
 
-from service.commands.checks import Check, Status, cpus, environment, memory, port, versions
+from service.commands.checks import Check, Status, cpus, decoding, environment, memory, port, versions
 from service.commands.checks_gpu import graphics
 from service.commands.checks_model import models, self_test
 from service.commands.common import examples, setting_error
@@ -60,6 +60,8 @@ def _all_checks(settings: Settings) -> Iterator[Check]:
     yield environment(os.environ)
     yield cpus(settings)
     yield memory(settings)
+    if (contained := decoding(settings)).status != "ok":
+        yield contained
     yield from graphics(settings)
     usable = True
     for check in models(settings):

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from service.cancellation import Cancellation
+from service.caller import Caller, Cancelled
 from service.commands.common import (
     CameraOption,
     JobsOption,
@@ -29,7 +29,6 @@ from service.commands.parallel import default_jobs, in_parallel
 from service.commands.tables import Failure, Row, as_csv, as_html, as_json, as_table, row_of
 from service.evaluation import admit, compare
 from service.pipeline import Pipeline
-from service.scheduler import Cancelled
 from service.schemas import EvaluateOptions
 from service.settings import Settings
 from service.telemetry import Stopwatch
@@ -138,10 +137,10 @@ def _measure(
     with started(settings) as state:
         pipeline = state.pipeline
 
-        def work(pair: _Pair, running: Cancellation) -> Row:
+        def work(pair: _Pair, caller: Caller) -> Row:
             with display.file(pair.name, pair.size) as tiles_done:
                 picture, reference = pair.picture.read_bytes(), _reference(pipeline, pair.reference)
-                ticket, header = admit(pipeline, picture, reference, options, running.attach)
+                ticket, header = admit(pipeline, picture, reference, options, caller)
                 with ticket.job:
                     comparison = compare(pipeline, ticket, reference, header, options, Stopwatch(), tiles_done)
                 return row_of(pair.name, comparison, thumbnails=thumbnails)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Final, TypeVar
 
-from service.cancellation import Cancellation
+from service.caller import Caller
 from service.commands.interruption import Interruption
 from service.generator import cpu_threads
 
@@ -22,7 +22,7 @@ def default_jobs() -> int:
 
 
 def in_parallel(
-    work: Callable[[Item, Cancellation], Result],
+    work: Callable[[Item, Caller], Result],
     items: Iterable[Item | None],
     jobs: int,
     interruption: Interruption,
@@ -32,13 +32,13 @@ def in_parallel(
     An interruption begins nothing more, cancels what waits for the device, and ends once the threads are done.
 
     Args:
-        work: called with an item and what it should attach its job to.
+        work: called with an item and for whom it is.
         items: taken one at a time, as there is room; None stands for "none now", after a short wait.
         jobs: how many at once.
         interruption: is looked at ten times a second.
     """
     source, open_ = iter(items), True
-    running: dict[Future[Result], tuple[Item, Cancellation]] = {}
+    running: dict[Future[Result], tuple[Item, Caller]] = {}
     with ThreadPoolExecutor(jobs, thread_name_prefix="picture") as pool:
         while True:
             while open_ and interruption.received is None and len(running) < jobs:
@@ -49,12 +49,12 @@ def in_parallel(
                     break
                 if item is None:
                     break
-                its = Cancellation()
+                its = Caller()
                 running[pool.submit(work, item, its)] = item, its
             if interruption.received is not None:
                 open_ = False
                 for _, its in running.values():
-                    its.cancel()
+                    its.cancellation.cancel()
             if not running and not open_:
                 return
             for future in wait(running, _LOOK_EVERY_S, FIRST_COMPLETED).done:

@@ -32,9 +32,14 @@ def serve(
     # until the server takes signals: as process 1 of a container, one that is not caught would be lost
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from service.app import create_app  # FastAPI takes half of a command's start
+    from service.decoding.containment import hide
+    from service.edge.headers import hosts_at
     from service.server import serve as run_server
 
     settings = read_settings(host=host, port=port)
+    hide()  # keys and pictures are in this process' memory
+    if not settings.trusted_hosts and not settings.trusted_proxies:  # a proxy passes the name on that it is known by
+        settings = settings.model_copy(update={"trusted_hosts": hosts_at(settings.host)})
     set_up_log(settings.log_level, settings.log_format)
     return_large_blocks()
     try:

@@ -1,13 +1,18 @@
-"""What the service and its workers say to each other: JSON behind its length, and files and pixels behind that.
+"""What the service and its workers say to each other: JSON behind its length, and bytes behind that.
+
+Of metadata and profiles the JSON says only how long they are: within it, 56 MB of EXIF kept the interpreter's lock, and
+so the event loop, for 260 ms. Files and pixels come last.
 
 A worker that a hostile file has taken over can answer whatever it likes, so nothing that it says is unpickled: each
 message is read into one of these models, or refused.
 """
 
+import json
 import socket
 import struct
 from collections.abc import Callable
-from typing import Final, Literal, TypeVar, get_type_hints
+from functools import partial
+from typing import Any, Final, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -15,9 +20,15 @@ from service import picture
 from service.picture import Format, Header, PictureLimits
 
 _LENGTH: Final = struct.Struct("!Q")
+_MOST_TEXT: Final = 1 << 20
+"""Bytes of a message's JSON: a thousand texts are told of in a tenth."""
 _MOST_BYTES: Final = 256 << 20
-"""Of a message: its largest parts are metadata, which are no longer than a request's body, in base64."""
+"""Of metadata and profiles behind it, which are no longer than a request's body."""
+_BYTES: Final = "$bytes"
+"""Stands in the JSON for bytes, with their length."""
 _PIECE: Final = 1 << 20
+_BUSY: Final = 5
+"""How often as much by the clock a file may take as of CPU."""
 
 
 class Disconnected(Exception):
@@ -25,7 +36,7 @@ class Disconnected(Exception):
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
 
 class Task(_Message):
@@ -33,7 +44,7 @@ class Task(_Message):
 
     Attributes:
         length: bytes of the file.
-        seconds: how long it may take.
+        seconds: of CPU that it may take.
         memory: bytes of resident memory that it may take; the service sees to it.
         limits: read the header, within these.
         header: decode the picture that this was said of.
@@ -44,6 +55,11 @@ class Task(_Message):
     memory: int
     limits: PictureLimits | None = None
     header: Header | None = None
+
+    @property
+    def until_stalled(self) -> float:
+        """Seconds by the clock that it may take: others may have the CPUs meanwhile."""
+        return _BUSY * self.seconds
 
 
 class Failure(_Message):
@@ -79,9 +95,11 @@ class Ready(_Message):
 
     Attributes:
         formats: those of whose known good files it decodes; only the first message names them.
+        lacks: as `containment.contain` returns it, likewise.
     """
 
     formats: frozenset[Format] = frozenset()
+    lacks: tuple[str, ...] = ()
 
 
 class Answer(_Message):
@@ -102,6 +120,7 @@ class Answer(_Message):
 
 
 Message = TypeVar("Message", bound=_Message)
+Came = TypeVar("Came", int, bytes)
 
 _FAILURES: Final[dict[str, type[Exception]]] = {
     name: value
@@ -136,36 +155,64 @@ def exception_of(failure: Failure) -> Exception:
         raise Disconnected from None
 
 
-def send(connection: socket.socket, message: _Message, *payload: bytes | memoryview) -> None:
-    """Send a message, and bytes behind it.
+def packed(message: _Message) -> tuple[bytes, list[bytes]]:
+    """Return a message's JSON, and the bytes that follow it."""
+    behind: list[bytes] = []
+    return json.dumps(_without_bytes(message.model_dump(exclude_defaults=True), behind)).encode(), behind
 
-    Raises:
-        Disconnected: the other side is gone.
-        TimeoutError: the socket has a timeout, and it is over.
-    """
-    text = message.model_dump_json(exclude_defaults=True).encode()
-    try:
-        for part in (_LENGTH.pack(len(text)), text, *payload):
-            connection.sendall(part)
-    except TimeoutError:
-        raise
-    except OSError:
-        raise Disconnected from None
+
+def _without_bytes(value: Any, behind: list[bytes]) -> Any:
+    """Put lengths in the place of bytes, and lists in that of sets; the bytes are added to `behind` in their order."""
+    match value:
+        case bytes():
+            behind.append(value)
+            return {_BYTES: len(value)}
+        case dict():
+            return {name: _without_bytes(each, behind) for name, each in value.items()}
+        case list() | tuple() | frozenset():
+            return [_without_bytes(each, behind) for each in value]
+        case _:
+            return value
+
+
+def send(
+    connection: socket.socket,
+    message: _Message,
+    *payload: bytes | memoryview,
+    on_wait: Callable[[], None] | None = None,
+) -> None:
+    """Send a message, and bytes behind it; `on_wait` and what is raised as for `receive_into`."""
+    text, behind = packed(message)
+    for part in (_LENGTH.pack(len(text)), text, *behind, *payload):
+        rest = memoryview(part)
+        while rest:
+            try:
+                rest = rest[connection.send(rest) :]
+            except TimeoutError:
+                if on_wait is None:
+                    raise
+            except OSError:
+                raise Disconnected from None
+            if on_wait is not None:
+                on_wait()
 
 
 def receive(connection: socket.socket, kind: type[Message], on_wait: Callable[[], None] | None = None) -> Message:
     """Receive the next message; raises as `receive_into`, and Disconnected where it is of no such kind."""
     (length,) = _LENGTH.unpack(receive_bytes(connection, _LENGTH.size, on_wait))
-    if length > _MOST_BYTES:
+    if length > _MOST_TEXT:
         raise Disconnected
-    return parsed(kind, receive_bytes(connection, length, on_wait))
+    text = receive_bytes(connection, length, on_wait)
+    return parsed(kind, text, lambda more: receive_bytes(connection, more, on_wait))
 
 
 def receive_bytes(connection: socket.socket, length: int, on_wait: Callable[[], None] | None = None) -> bytes:
     """Receive so many bytes; raises as `receive_into`."""
-    room = bytearray(length)
-    receive_into(connection, memoryview(room), on_wait)
-    return bytes(room)
+    pieces = []
+    while length:
+        pieces.append(_came(partial(connection.recv, min(length, _PIECE)), on_wait))
+        length -= len(pieces[-1])
+    return b"".join(pieces)  # of pieces it gives the interpreter's lock away for so long, of one large bytearray not
 
 
 def receive_into(connection: socket.socket, room: memoryview, on_wait: Callable[[], None] | None = None) -> None:
@@ -174,15 +221,22 @@ def receive_into(connection: socket.socket, room: memoryview, on_wait: Callable[
     Args:
         connection: where from.
         room: where to.
-        on_wait: called whenever nothing came within the socket's timeout; what it raises ends the waiting.
+        on_wait: called at every step, and whenever nothing came within the socket's timeout; what it raises ends the
+            waiting.
 
     Raises:
         Disconnected: the other side is gone.
         TimeoutError: nothing came within the socket's timeout, and there is no `on_wait`.
     """
     while room:
+        room = room[_came(partial(connection.recv_into, room, min(len(room), _PIECE)), on_wait) :]
+
+
+def _came(read: Callable[[], Came], on_wait: Callable[[], None] | None) -> Came:
+    """Read from the socket once something is there; raises as `receive_into`."""
+    while True:
         try:
-            came = connection.recv_into(room, min(len(room), _PIECE))
+            came = read()
         except TimeoutError:
             if on_wait is None:
                 raise
@@ -192,16 +246,36 @@ def receive_into(connection: socket.socket, room: memoryview, on_wait: Callable[
             raise Disconnected from None
         if not came:
             raise Disconnected
-        room = room[came:]
+        if on_wait is not None:
+            on_wait()
+        return came
 
 
-def parsed(kind: type[Message], text: bytes) -> Message:
+def parsed(kind: type[Message], text: bytes, next_bytes: Callable[[int], bytes]) -> Message:
     """Read a message of a kind.
+
+    Args:
+        kind: of which it has to be.
+        text: its JSON.
+        next_bytes: gives so many of the bytes that follow it.
 
     Raises:
         Disconnected: it is none.
+        Exception: whatever `next_bytes` raises.
     """
+    left = _MOST_BYTES
+
+    def with_bytes(members: dict[str, Any]) -> Any:
+        nonlocal left
+        if members.keys() != {_BYTES}:
+            return members
+        length = members[_BYTES]
+        if type(length) is not int or not 0 <= length <= left:
+            raise Disconnected
+        left -= length
+        return next_bytes(length)
+
     try:
-        return kind.model_validate_json(text)
-    except ValidationError:
+        return kind.model_validate(json.loads(text, object_hook=with_bytes))
+    except (ValueError, RecursionError):  # ValidationError is one of the first
         raise Disconnected from None

@@ -10,15 +10,17 @@ what decoders' threads reserve and never use, 64 MB each, and makes decoders fai
 
 import logging
 import os
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
+from service.caller import NOBODY, Caller, Cancellation, Cancelled
+from service.decoding.line import Line, Place
 from service.decoding.messages import Answer, Disconnected, Task, exception_of
-from service.decoding.process import Worker
+from service.decoding.process import Spent, Worker
 from service.generator import cpu_threads
 from service.metadata import NONE
 from service.picture import (
@@ -34,7 +36,7 @@ from service.picture import (
 
 log = logging.getLogger(__name__)
 
-Ending = Literal["died", "timeout", "memory", "unfit", "grown"]
+Ending = Literal["died", "timeout", "memory", "unfit", "grown", "cancelled", "worn"]
 """Why a worker was replaced: see `_ENDINGS`."""
 
 _ENDINGS: Final[Mapping[Ending, str]] = {
@@ -43,7 +45,11 @@ _ENDINGS: Final[Mapping[Ending, str]] = {
     "memory": "took too much memory for a file",
     "unfit": "could not decode a known good file",
     "grown": "kept too much memory",
+    "cancelled": "had a file for which nobody waits any more",
+    "worn": "has had enough files",
 }
+_USUAL: Final = ("cancelled", "worn")
+"""Endings that say nothing of what is wrong."""
 _MEMORY: Final = 256 << 20
 """Bytes of memory that any file may take to be looked at, beyond the pixels: codecs' tables, metadata."""
 _MEMORY_A_BYTE: Final = 8
@@ -52,6 +58,10 @@ _MEMORY_A_PIXEL: Final = 64
 """Bytes of memory that decoding may take for each pixel; HEIC of ten bits with alpha took 50, everything else 17."""
 _SECONDS_A_PIXEL: Final = 1e-6
 """HEIC of ten bits, the slowest, took a quarter of it on one core."""
+_FOR_HEADERS: Final = 0.2
+"""Of the seconds that a file may take, how many its header may."""
+_SECONDS_A_BYTE: Final = 1e-8
+"""Of a header besides: metadata of 20 MB took half of it."""
 _ENOUGH: Final = 8
 _THREADS: Final = 4
 """Threads that a decoder may use: several workers decode at a time."""
@@ -67,6 +77,27 @@ class NoDecodeWorker(Exception):
 
 class Unfit(Exception):
     """A worker can't decode a known good file."""
+
+
+_FAILS_TO_START: Final = (OSError, Disconnected, TimeoutError, Unfit)
+Argument = TypeVar("Argument")
+
+
+class _Waiting(Place):
+    """A place, and what comes of its waiting.
+
+    Attributes:
+        worker: that it was given.
+        woken: set once it has one, or nobody waits for it any more.
+    """
+
+    def __init__(self, client: str = "", *, pixels: bool = False) -> None:
+        super().__init__(client, pixels=pixels)
+        self.worker: Worker | None = None
+        self.woken = threading.Event()
+
+    def cancel(self) -> None:
+        self.woken.set()
 
 
 class DecodePool:
@@ -85,7 +116,7 @@ class DecodePool:
         Args:
             workers: how many, at least 2: one is always left for headers, which are read before a picture is
                 admitted, and must not wait for large ones to be decoded.
-            timeout_s: seconds that a file may take, beyond one a megapixel.
+            timeout_s: seconds of CPU that decoding a file may take, beyond one a megapixel; its header a fifth.
             patience_s: seconds to wait for a worker that is free.
             on_end: called when a worker is replaced.
             threads: how many a decoder may use; by the CPUs where absent.
@@ -95,13 +126,14 @@ class DecodePool:
         self._on_end = on_end
         self._threads = min(cpu_threads(), _THREADS) if threads is None else threads
         self._count = workers
+        self._line = Line[_Waiting](workers)
         # in turns, so that one that died idle is found soon
-        self._free: queue.Queue[Worker] = queue.Queue()
-        self._for_pixels = threading.BoundedSemaphore(workers - 1)
+        self._free: deque[Worker] = deque()
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._all: set[Worker] = set()
         self._starting = 0
+        self._refreshing = False
         self._formats: frozenset[Format] = frozenset()
         self._failed_starts = 0  # since the last one that did not fail
         self._refill()
@@ -117,36 +149,43 @@ class DecodePool:
         Raises:
             NoDecodeWorker: none can be started.
         """
-        self._free.put(self._take(_START_WITHIN_S))
+        place = _Waiting()
+        worker = self._take(_START_WITHIN_S, place)
+        for lacking in worker.lacks:
+            log.warning("decode workers run %s: a file that takes one over is less contained", lacking)
+        self._release(worker, place)
 
     @property
     def works(self) -> bool:
         """Whether there is a worker, or one is on its way: False where several that were started failed in a row."""
         return self._failed_starts < _TRIES or bool(self.processes)
 
-    def read_header(self, data: bytes, limits: PictureLimits) -> Header:
+    def read_header(self, data: bytes, limits: PictureLimits, caller: Caller = NOBODY) -> Header:
         """As `codec.read_header`.
 
         Raises:
             UnsupportedFormat, MalformedPicture, PictureTooLarge: as there.
             DecodingTooCostly: it takes too long, or too much memory.
             NoDecodeWorker: see there.
+            Cancelled: the caller does not wait any more.
         """
-        task = Task(length=len(data), seconds=self._timeout_s, memory=_memory(data), limits=limits)
-        header = self._ask(task, data)[0].header
+        seconds = _FOR_HEADERS * self._timeout_s + _SECONDS_A_BYTE * len(data)
+        task = Task(length=len(data), seconds=seconds, memory=_memory(data), limits=limits)
+        header = self._ask(task, data, caller)[0].header
         if header is None:
             raise MalformedPicture("the header can't be read")
         if not 0 < header.height * header.width <= limits.max_pixels:
             raise PictureTooLarge(header.height * header.width, limits.max_pixels)
         return header
 
-    def decode(self, data: bytes, header: Header) -> Picture:
+    def decode(self, data: bytes, header: Header, caller: Caller = NOBODY) -> Picture:
         """As `codec.decode`.
 
         Raises:
             MalformedPicture: as there, and where decoding it ends the worker.
             DecodingTooCostly: it takes too long, or too much memory.
             NoDecodeWorker: see there.
+            Cancelled: the caller does not wait any more.
         """
         pixels = header.height * header.width
         task = Task(
@@ -155,12 +194,7 @@ class DecodePool:
             memory=_memory(data, pixels),
             header=replace(header, metadata=NONE),
         )
-        if not self._for_pixels.acquire(timeout=self._patience_s):
-            raise NoDecodeWorker
-        try:
-            answer, samples = self._ask(task, data)
-        finally:
-            self._for_pixels.release()
+        answer, samples = self._ask(task, data, caller)
         if answer.decoded is None:
             raise MalformedPicture("it can't be decoded")
         said = replace(header, icc_profile=None) if answer.decoded.converted else header
@@ -177,62 +211,138 @@ class DecodePool:
         self._closed.set()
         with self._lock:
             left = list(self._all)
+            for place in self._line:
+                place.cancel()
         for worker in left:
             worker.end()
 
-    def _ask(self, task: Task, data: bytes) -> tuple[Answer, list[Pixels]]:
+    def _ask(self, task: Task, data: bytes, caller: Caller) -> tuple[Answer, list[Pixels]]:
         """Let a worker do a task; what may be the worker's fault and not the file's is tried again on another."""
-        worker, renewed, deaths, killed = self._take(self._patience_s), False, 0, 0
+        place, cancellation = self._place(task, caller), caller.cancellation
+        worker, renewed, deaths, killed = self._take(self._patience_s, place, cancellation), False, 0, 0
         while True:
+            if cancellation.cancelled:  # while a new worker was started
+                self._release(worker, place)
+                raise Cancelled
             try:
-                answer, samples = worker.ask(task, data)
+                answer, samples = worker.ask(task, data, cancellation)
                 error = _fault_of_the_file(answer)
             except (TimeoutError, MemoryError, Unfit) as lack:
                 ending, verdict = _verdict(lack, task)
-                if renewed:
-                    self._replace(worker, ending)
+                # a header's time is spent by the file, and not for want of anything
+                if renewed or (isinstance(lack, Spent) and task.header is None):
+                    self._replace(worker, ending, place)
                     raise verdict from None
-                worker, renewed = self._renew(worker, ending), True
+                worker, renewed = self._renew(worker, ending, place), True
             except Disconnected:
                 deaths += 1
                 killed += worker.was_killed
                 if deaths == _TRIES:
                     # a new one decodes known good files, or there is none
-                    self._free.put(self._renew(worker, "died"))
+                    self._release(self._renew(worker, "died", place), place)
                     raise NoDecodeWorker if killed == _TRIES else MalformedPicture("decoding it fails") from None
-                self._replace(worker, "died")
-                worker = self._take(self._patience_s)
-            except BaseException:
-                self._replace(worker, "died")
+                self._replace(worker, "died", place)
+                place = self._place(task, caller)
+                worker = self._take(self._patience_s, place, cancellation)
+            except BaseException as error:
+                self._replace(worker, "cancelled" if isinstance(error, Cancelled) else "died", place)
                 raise
             else:
-                self._free.put(worker)
+                self._release(worker, place)
+                cancellation.check()
                 if error is not None:
                     raise error
                 return answer, samples
 
-    def _take(self, seconds: float) -> Worker:
-        until = time.monotonic() + seconds
-        while not self._closed.is_set():
-            try:
-                # short of its patience now and then: nobody tells when the pool is closed
-                worker = self._free.get(timeout=min(max(until - time.monotonic(), 0.0), _PATIENCE_S))
-            except queue.Empty:
-                if time.monotonic() > until:
-                    break
-                continue
+    @staticmethod
+    def _place(task: Task, caller: Caller) -> _Waiting:
+        return _Waiting(caller.client, pixels=task.header is not None)
+
+    def _take(
+        self, seconds: float, place: _Waiting | None = None, cancellation: Cancellation = NOBODY.cancellation
+    ) -> Worker:
+        """Wait for a worker that works; raises NoDecodeWorker and Cancelled."""
+        place, until = place or _Waiting(), time.monotonic() + seconds
+        while True:
+            worker = self._next(place, until, cancellation)
             try:
                 worker.settle()
             except (Disconnected, TimeoutError):
-                self._replace(worker, "died")
-                continue
-            if worker.grown:
-                self._replace(worker, "grown")
-            elif worker.alive:
-                return worker
+                ending: Ending = "died"
             else:
-                self._replace(worker, "died")
-        raise NoDecodeWorker
+                if worker.alive and not worker.grown:
+                    return worker
+                ending = "grown" if worker.alive else "died"
+            self._replace(worker, ending)
+            with self._lock:
+                self._line.done(place)
+
+    def _next(self, place: _Waiting, until: float, cancellation: Cancellation) -> Worker:
+        """Wait in the line for a worker; raises as `_take`."""
+        cancellation.check()
+        place.worker = None
+        place.woken.clear()
+        with self._lock:
+            self._line.add(place)
+            self._serve()
+        if place.worker is None:
+            cancellation.attach(place)
+            if not self._closed.is_set():
+                place.woken.wait(max(until - time.monotonic(), 0))
+            cancellation.detach(place)
+        with self._lock:
+            worker = place.worker
+            if worker is None:
+                self._line.drop(place)
+        if worker is not None and (cancellation.cancelled or self._closed.is_set()):
+            self._release(worker, place)
+            worker = None
+        cancellation.check()
+        if worker is None:
+            raise NoDecodeWorker
+        return worker
+
+    def _serve(self) -> None:
+        """Give workers that are free to those in the line; the lock is held."""
+        while self._free and (place := self._line.next(len(self._free))) is not None:
+            place.worker = self._free.popleft()
+            place.woken.set()
+
+    def _release(self, worker: Worker, place: _Waiting) -> None:
+        """Take a worker back."""
+        with self._lock:
+            self._line.done(place)
+            retired, refresh = worker.retired, worker.worn and not self._refreshing
+            if not retired:
+                self._free.append(worker)
+                self._refreshing = self._refreshing or refresh
+            self._serve()
+        if retired:
+            self._end(worker, "worn")
+        elif refresh:
+            self._in_thread(self._refresh, worker)
+
+    def _refresh(self, worker: Worker) -> None:
+        """Start another worker while this one goes on, and let it take its place."""
+        with self._lock:
+            self._starting += 1
+        try:
+            fresh = self._started()
+        except _FAILS_TO_START:
+            with self._lock:
+                self._starting -= 1
+                self._refreshing = False  # it is tried again after the next file
+            return
+        with self._lock:
+            self._refreshing = False
+            self._free.append(fresh)
+            idle = worker in self._free
+            if idle:
+                self._free.remove(worker)
+            worker.retired = True
+            self._serve()
+        if idle:
+            self._end(worker, "worn")
 
     def _end(self, worker: Worker, ending: Ending, starting: int = 0) -> None:
         worker.end()
@@ -240,15 +350,23 @@ class DecodePool:
             self._all.discard(worker)
             self._starting += starting
         if not self._closed.is_set():
-            log.warning("a decode worker %s and is replaced", _ENDINGS[ending])
+            level = logging.DEBUG if ending in _USUAL else logging.WARNING
+            log.log(level, "a decode worker %s and is replaced", _ENDINGS[ending])
             self._on_end(ending)
 
-    def _replace(self, worker: Worker, ending: Ending) -> None:
-        """End a worker, and start another in a thread of its own."""
-        self._end(worker, ending)
-        self._refill()
+    def _replace(self, worker: Worker, ending: Ending, place: _Waiting | None = None) -> None:
+        """End a worker, and start another in a thread of its own.
 
-    def _renew(self, worker: Worker, ending: Ending) -> Worker:
+        Args:
+            worker: which one.
+            ending: why.
+            place: what had it, and counts as having it until there is another: a client that makes workers end, one
+                after the other, does not take the last one.
+        """
+        self._end(worker, ending)
+        self._refill(place)
+
+    def _renew(self, worker: Worker, ending: Ending, place: _Waiting) -> Worker:
         """End a worker, and return a new one in its place.
 
         Raises:
@@ -257,30 +375,39 @@ class DecodePool:
         self._end(worker, ending, starting=1)
         try:
             return self._started()
-        except (OSError, Disconnected, TimeoutError, Unfit):
+        except _FAILS_TO_START:
             with self._lock:
                 self._starting -= 1
-            self._refill()
+            self._refill(place)
             raise NoDecodeWorker from None
 
-    def _refill(self) -> None:
-        if self._closed.is_set():
-            return
+    def _refill(self, place: _Waiting | None = None) -> None:
+        """Start the workers that are missing; a place gives its own back with the first of them."""
         with self._lock:
-            missing = self._count - len(self._all) - self._starting
+            missing = 0 if self._closed.is_set() else max(self._count - len(self._all) - self._starting, 0)
             self._starting += missing
-        for _ in range(missing):
-            threading.Thread(target=self._start, name="decode-worker-start", daemon=True).start()
+            if place is not None and not missing:
+                self._line.done(place)
+        for number in range(missing):
+            self._in_thread(self._start, None if number else place)
 
-    def _start(self) -> None:
+    @staticmethod
+    def _in_thread(work: Callable[[Argument], None], argument: Argument) -> None:
+        threading.Thread(target=work, args=(argument,), name="decode-worker-start", daemon=True).start()
+
+    def _start(self, place: _Waiting | None) -> None:
         """Start one worker, again and again until it runs."""
         while not self._closed.is_set():
             try:
                 worker = self._started()
-            except (OSError, Disconnected, TimeoutError, Unfit):
+            except _FAILS_TO_START:
                 self._closed.wait(_PATIENCE_S)
                 continue
-            self._free.put(worker)
+            with self._lock:
+                self._free.append(worker)
+                if place is not None:
+                    self._line.done(place)
+                self._serve()
             return
 
     def _started(self) -> Worker:
@@ -290,7 +417,7 @@ class DecodePool:
             worker = Worker(self._threads)
             formats = worker.wait_until_ready()
             self._check(formats)
-        except (OSError, Disconnected, TimeoutError, Unfit) as error:
+        except _FAILS_TO_START as error:
             log.error("a decode worker can't be started: %s", error or type(error).__name__)  # noqa: TRY400
             self._failed_starts += 1
             if worker is not None:

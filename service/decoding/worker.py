@@ -1,9 +1,14 @@
 """`python -m service.decoding.worker DESCRIPTOR THREADS`: reads and decodes files for the service until it hangs up.
 
-The service watches its memory and its time. Its own timer, one of the system's, holds even where the service is gone,
-and ends it whatever it hangs in.
+The service watches its memory and its time. Its own timers, two of the system's, hold even where the service is gone,
+and end it whatever it hangs in.
+
+A file may take it over. So it opens nothing and reaches nobody once it is ready: what is imported late, plugins and
+tables of codecs, is there by then, since it has decoded a file of each format.
 """
 
+import encodings.ascii
+import encodings.utf_16_be
 import gc
 import mmap
 import signal
@@ -12,13 +17,15 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import cv2
 import numpy as np
 import pillow_heif
-from PIL import AvifImagePlugin
+from PIL import AvifImagePlugin, ImagePalette, MpoImagePlugin, TiffImagePlugin
 
 from service import codec
 from service.colour import space_of
 from service.decoding import known
+from service.decoding.containment import contain
 from service.decoding.messages import (
     Answer,
     Decoded,
@@ -34,20 +41,20 @@ from service.headers import format_of
 from service.memory import return_free_pages
 from service.picture import Format, MalformedPicture
 
-try:
-    import resource
-except ImportError:  # Windows, where there are no such processes
-    resource = None  # type: ignore[assignment]
-
-
+_IMPORTED_LATE: Final = (encodings.ascii, encodings.utf_16_be, ImagePalette, MpoImagePlugin, TiffImagePlugin)
+"""What some files need, and nothing can be imported any more once a file may have taken this process over."""
 _GRACE_S: Final = 5
 """It ends itself this much later than the service, where that still is there, ends it."""
 
 
-def work(connection: socket.socket) -> None:
+def work(connection: socket.socket, threads: int) -> None:
     """Say that it is ready, then answer task after task until the other side hangs up."""
+    _use_threads(1)  # what `contain` gives up is a thread's own, and decoders keep theirs
+    known.decodable()
+    lacks = contain()
+    _use_threads(threads)
     formats = known.decodable()
-    ready = Ready(formats=formats)
+    ready = Ready(formats=formats, lacks=tuple(lacks))
     gc.freeze()  # what is there now stays, and need not be looked through
     try:
         while True:
@@ -55,11 +62,13 @@ def work(connection: socket.socket) -> None:
             task = receive(connection, Task)
             data = receive_bytes(connection, task.length)
             # by default the signal kills
-            signal.setitimer(signal.ITIMER_REAL, task.seconds + _GRACE_S)
+            signal.setitimer(signal.ITIMER_REAL, task.until_stalled + _GRACE_S)
+            signal.setitimer(signal.ITIMER_PROF, task.seconds + _GRACE_S)
             answer, samples = _answer(task, data, formats)
             send(connection, answer, *samples)
             del data, samples, answer
             signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             gc.collect()  # errors of libraries lead to frames that hold the file, in circles
             return_free_pages()
             ready = Ready()
@@ -99,6 +108,12 @@ def _is_fit(format_: Format, formats: frozenset[Format], memory: int) -> bool:
     return format_ not in formats or known.decodes(format_)
 
 
+def _use_threads(count: int) -> None:
+    """Set how many threads a decoder may use."""
+    pillow_heif.options.DECODE_THREADS = AvifImagePlugin.DEFAULT_MAX_THREADS = count
+    cv2.setNumThreads(count)
+
+
 def _end_first() -> None:
     """Let the kernel, where the system runs out of memory, end this process before the service."""
     try:
@@ -112,9 +127,6 @@ if __name__ == "__main__":
     # and they are needed for that
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if resource is not None:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold somebody's picture
     _end_first()
-    pillow_heif.options.DECODE_THREADS = AvifImagePlugin.DEFAULT_MAX_THREADS = int(sys.argv[2])
     with socket.socket(fileno=int(sys.argv[1])) as connection:
-        work(connection)
+        work(connection, int(sys.argv[2]))

@@ -13,6 +13,10 @@ class UnknownHost(Refused):
     """The request's Host header names none that the service answers for."""
 
 
+class OtherOrigin(Refused):
+    """A browser sends the request for a page of another origin."""
+
+
 class TooSlow(Refused):
     """The request came too slowly.
 
@@ -26,17 +30,19 @@ class TooSlow(Refused):
 
 
 class RateLimited(Refused):
-    """A client sent more pictures than it may.
+    """A client sent more pictures, or tiles of pictures, than it may.
 
     Attributes:
-        limit: pictures a minute.
+        limit: how many a minute.
         retry_after: seconds until it may send the next.
+        unit: of what.
     """
 
-    def __init__(self, limit: int, retry_after: int) -> None:
-        super().__init__(f"more than {limit} pictures a minute")
+    def __init__(self, limit: int, retry_after: int, unit: str = "pictures") -> None:
+        super().__init__(f"more than {limit} {unit} a minute")
         self.limit = limit
         self.retry_after = retry_after
+        self.unit = unit
 
 
 class TooManyAtOnce(Refused):

@@ -1,5 +1,6 @@
 """Whom the service answers for, and what browsers may do with its answers."""
 
+import ipaddress
 from collections.abc import Collection
 from typing import Final
 
@@ -16,6 +17,8 @@ SECURITY_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     # who may read answers from elsewhere is CORS's to say, which this leaves alone
     "Cross-Origin-Resource-Policy": "same-origin",
+    # what may be kept says so itself
+    "Cache-Control": "no-store",
 }
 """On every answer that does not say otherwise. HSTS is the proxy's, which alone knows what else is on the host."""
 
@@ -63,6 +66,21 @@ class TrustedHosts:
                 await refuse(UnknownHost(), scope, receive, send)
                 return
         await self.app(scope, receive, send)
+
+
+def hosts_at(address: str) -> tuple[str, ...]:
+    """Return the names by which a service that listens on a loopback address is asked for; none for other addresses.
+
+    A page whose name of DNS was made to lead to the reader's own machine comes with a Host of its own.
+
+    Args:
+        address: where the service listens.
+    """
+    try:
+        loopback = ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        loopback = address == "localhost"
+    return ("localhost", "127.0.0.1", "::1", address) if loopback else ()
 
 
 def host_in(header: str) -> str:

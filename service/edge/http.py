@@ -14,10 +14,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from service import telemetry
+from service.edge.clients import network_of
 from service.edge.errors import TooManyConnections, TooSlow
 from service.edge.headers import SECURITY_HEADERS
+from service.edge.places import Place
 from service.edge.requests import Connection
-from service.edge.wire import WatchedTransport, Wire
+from service.edge.rooms import ABORT, HELD
+from service.edge.wire import MOST_READ, PROBES, InPieces, WatchedTransport, Wire
 from service.problems import MalformedRequest, response_to
 
 log = logging.getLogger(__name__)
@@ -25,20 +28,35 @@ log = logging.getLogger(__name__)
 _MOST_HEAD_BYTES: Final = 16 << 10
 """Of a request's head; h11's own bound."""
 
+_LEAST_READ: Final = 16 << 10
+"""Bytes of heads that are parsed at once: the fields of a trailer in them take up to 10 ms, then others have a turn."""
+
+_LISTS_OF_UPGRADE: Final = frozenset(
+    {b"connection", b"upgrade", b"sec-websocket-protocol", b"sec-websocket-extensions"}
+)
+_MOST_OF_LISTS: Final = 2000
+"""Bytes of those headers together. The library parses them in Python, 16 kB in 40 ms; a key takes up to 360."""
+
+_MOST_OF_CHUNKS: Final = 64 << 10
+"""Bytes of a chunked body that are parsed at once: 5 ms where its chunks are as small as they may be."""
+
 _LOOK_EVERY_S: Final = 0.25
 
 _HEAD_IS_WRONG: Final = "It is no HTTP/1.1 request."
 
 
-class GuardedHttp(H11Protocol):
+class GuardedHttp(H11Protocol, InPieces):
     """One connection.
 
-    What it adds to its base: a stricter look at each head, as `requests` has it; a deadline for it, which uvicorn has
-    none for; a bound on connections; `Connection: close` on an answer that comes before the body has, after which the
-    rest is not drained for ever, and on all while the service drains, so that nobody sends the next request to where
-    nothing listens any more; answers for who sends no more but reads on; an end for who does not read; and problems
-    where uvicorn answers in plain text.
+    What it adds to its base: a stricter look at each request, as `requests` has it; a deadline for its head, which
+    uvicorn has none for; a bound on connections, as `places` has it; `Connection: close` on an answer that comes before
+    the body has, after which the rest is not drained for ever, and on all while the service drains, so that nobody
+    sends the next request to where nothing listens any more; answers for who sends no more but reads on; an end for who
+    does not read; and problems where uvicorn answers in plain text.
     """
+
+    _least_read = _LEAST_READ
+    conn: Connection
 
     def __init__(
         self,
@@ -55,6 +73,8 @@ class GuardedHttp(H11Protocol):
         self._app = self.app
         self.app = self._answer
         self._watched: WatchedTransport | None = None
+        self._place: Place | None = None
+        self._owed = 0  # bytes of the answer that are still to be written
         self._head_timer: asyncio.TimerHandle | None = None
         self._refused = False
         self._sends_no_more = False
@@ -62,14 +82,15 @@ class GuardedHttp(H11Protocol):
         self._look_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, or refuse it where there are too many."""
-        self._watched = WatchedTransport(transport, self.loop, self._wire, self._body_still_comes)
+        """Take a connection; where there are too many, only a probe is answered on it."""
+        self._watched = WatchedTransport(transport, self.loop, self._wire, self._body_still_comes, self._held)
         super().connection_made(cast(asyncio.Transport, self._watched))
-        if len(self.connections) > self._wire.max_connections:
-            self.connections.discard(self)
-            self._refuse(TooManyConnections())
-        else:
-            self._expect_head()
+        peer = self.client[0] if self.client else ""
+        self._place = self._wire.places.take(network_of(peer), self._make_room, not self._wire.trusts(peer))
+        self._watched.place = self._place
+        if self._place.spare:
+            self.conn.only = PROBES
+        self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -80,10 +101,20 @@ class GuardedHttp(H11Protocol):
             self._watched.gone()
         super().connection_lost(exc)
 
+    def plain_bytes(self) -> int:
+        """Return how many of the next bytes are of a body that h11 passes on as it is, or are dropped."""
+        if self._watched is not None and self._watched.lingers:
+            return MOST_READ
+        if self.conn.their_state is not h11.SEND_BODY:
+            return 0
+        return self.conn.left or _MOST_OF_CHUNKS
+
     def data_received(self, data: bytes) -> None:
         """Take what came; what comes after an answer that needed it not is dropped."""
         if self._watched is not None and self._watched.lingers:
             return
+        if self._place is not None:
+            self._wire.places.wake(self._place)
         super().data_received(data)
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self._expect_head()  # it has begun and is not all here
@@ -105,29 +136,59 @@ class GuardedHttp(H11Protocol):
     def on_response_complete(self) -> None:
         """Go on with what came behind the request, or close where nothing did and nothing can."""
         super().on_response_complete()
-        if self._sends_no_more and not self._answer_is_due():
+        if self._answer_is_due():
+            return
+        if self._sends_no_more:
             self.transport.close()
+        elif self._place is not None and self.conn.their_state is h11.IDLE:
+            self._wire.places.rest(self._place)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Hand the connection over."""
         self._stop_expecting()
-        super().handle_websocket_upgrade(event)
+        listed = sum(len(value) for name, value in self.headers if name in _LISTS_OF_UPGRADE)
+        if listed > _MOST_OF_LISTS:
+            self._refuse(MalformedRequest(f"Its headers of WebSockets have more than {_MOST_OF_LISTS} bytes."))
+        else:
+            super().handle_websocket_upgrade(event)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no request."""
+        """Answer what is no request, or one that is not taken."""
         del msg  # uvicorn's words
-        self._refuse(MalformedRequest(_HEAD_IS_WRONG))
+        self._refuse(TooManyConnections() if self.conn.unwanted else MalformedRequest(self.conn.why or _HEAD_IS_WRONG))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         cycle = self.cycle
+        scope[ABORT] = self.transport.abort
 
         async def send_and_end(message: Message) -> None:
-            last = cycle.more_body or self._wire.draining() or (self._sends_no_more and not self.conn.trailing_data[0])
-            if message["type"] == "http.response.start" and last:
-                message = {**message, "headers": [*message.get("headers", ()), CLOSE_HEADER]}
+            if message["type"] == "http.response.start":
+                headers = message.get("headers", ())
+                self._owed = next((int(value) for name, value in headers if name == b"content-length"), 0)
+                if self._is_last(cycle.more_body):
+                    message = {**message, "headers": [*headers, CLOSE_HEADER]}
+            else:
+                self._owed = max(0, self._owed - len(message.get("body", b"")))
             await send(message)
 
         await self._app(scope, receive, send_and_end)
+
+    def _is_last(self, body_comes: bool) -> bool:
+        """Whether the answer that begins ends the connection."""
+        if body_comes or self._wire.draining() or (self._place is not None and self._place.spare):
+            return True
+        return self._sends_no_more and not self.conn.trailing_data[0]
+
+    def _held(self) -> int:
+        held = None if self.cycle is None else cast(Scope, self.cycle.scope).get(HELD)
+        return max(self.conn.came + self._owed, 0 if held is None else held.bytes)
+
+    def _make_room(self) -> None:
+        """End the connection, whose place another one gets."""
+        if self._place is not None and self._place.spare:
+            self._refuse(TooManyConnections())
+        else:
+            self.timeout_keep_alive_handler()
 
     def _answer_is_due(self) -> bool:
         return self.cycle is not None and not (self.cycle.response_complete or self.cycle.more_body)
@@ -175,6 +236,12 @@ class GuardedHttp(H11Protocol):
         """Answer outside of any request, and end the connection."""
         self._stop_expecting()
         self._refused = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # whoever reads the body is told
+            self.cycle.message_event.set()
+            if self.cycle.response_started:
+                self.transport.abort()
+                return
         identity = uuid.uuid4().hex
         token = telemetry.request_id.set(identity)
         try:
@@ -184,10 +251,9 @@ class GuardedHttp(H11Protocol):
         finally:
             telemetry.request_id.reset(token)
         self._wire.on_refusal(response.problem.type)
-        body = bytes(response.body)
-        named = {**SECURITY_HEADERS, "X-Request-ID": identity}
-        headers = [*response.raw_headers, *((k.encode(), v.encode()) for k, v in named.items()), CLOSE_HEADER]
+        for name, value in {**SECURITY_HEADERS, "X-Request-ID": identity}.items():
+            response.headers.setdefault(name, value)
         head = [f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}".encode("ascii")]
-        head += [name + b": " + value for name, value in headers]
-        self.transport.write(b"\r\n".join([*head, b"", body]))
+        head += [name + b": " + value for name, value in (*response.raw_headers, CLOSE_HEADER)]
+        self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
         self.transport.close()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from starlette.responses import StreamingResponse
@@ -13,10 +14,12 @@ from starlette.types import Receive, Scope, Send
 
 from service import problems
 from service.archive import File, Names, ZipWriter
-from service.cancellation import Cancellation
+from service.caller import Cancellation
 from service.codec import Format
+from service.copies import pieces_of
+from service.edge.errors import RateLimited
 from service.scheduler import QueueFull
-from service.schemas import BatchError, BatchErrors
+from service.schemas import BatchError
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,7 @@ class EnhancedZip(StreamingResponse):
         format_: Format | None = None,
         headers: Mapping[str, str] | None = None,
         on_problem: Callable[[str], None] = lambda _: None,
+        on_sent: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Prepare the answer; the work begins when it is sent.
 
@@ -63,15 +67,15 @@ class EnhancedZip(StreamingResponse):
             format_: what all are answered in, None where each is answered as it came.
             headers: of the answer.
             on_problem: called with the last part of the type of each picture's problem.
+            on_sent: called with the bytes of each answer that is held no more.
         """
         super().__init__((), headers={"Content-Disposition": 'attachment; filename="enhanced.zip"', **(headers or {})})
         self._files = files
         self._work = work
         self._patience_s = patience_s
         self._on_problem = on_problem
-        # numbered in the order that they came in, whichever is done first
-        planned, suffixes = Names(), () if format_ is None else suffixes_of(format_)
-        self._names = [planned.take(file.name, suffixes) for file in files]
+        self._suffixes = () if format_ is None else suffixes_of(format_)
+        self._on_sent = on_sent
         self._cancellation = Cancellation()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
@@ -106,9 +110,7 @@ class EnhancedZip(StreamingResponse):
                 try:
                     outcome: tuple[bytes, Format] | Exception = await self._enhance(file)
                 except Exception as error:  # noqa: BLE001  whatever it is, it costs one picture
-                    # Nobody reads the traceback of what is expected. It leads to frames that hold the picture, and by
-                    # way of the libraries' back to the error: a circle, until the garbage collector finds it.
-                    outcome = error.with_traceback(None) if isinstance(error, problems.EXPECTED) else error
+                    outcome = problems.without_frames(error)
                 try:
                     await results.send(_Done(index, outcome))
                 except anyio.BrokenResourceError:  # nobody reads any more
@@ -119,7 +121,7 @@ class EnhancedZip(StreamingResponse):
         while True:
             try:
                 return await self._work(file, self._cancellation)
-            except QueueFull as full:
+            except (QueueFull, RateLimited) as full:
                 # the client has sent all its pictures and can't come back with one: it is done here in its stead
                 waited += full.retry_after
                 if waited > self._patience_s:
@@ -130,10 +132,17 @@ class EnhancedZip(StreamingResponse):
         writer, names = ZipWriter(), Names()
         errors: list[BatchError] = []
 
-        async def send_all(pieces: list[bytes]) -> None:
-            for piece in pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        async def send_all(make: Callable[[], list[bytes]]) -> None:
+            for made in await anyio.to_thread.run_sync(make):
+                for piece in pieces_of(made):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await anyio.lowlevel.checkpoint()  # as `InPieces`
 
+        def end() -> list[bytes]:
+            errors.sort(key=lambda error: error.index)
+            return writer.add(ERRORS, _listed(errors)) + writer.close()
+
+        planned = await anyio.to_thread.run_sync(self._plan)
         async for result in done:
             if isinstance(result.outcome, Exception):
                 name = self._files[result.index].name.encode(errors="replace").decode()
@@ -141,12 +150,21 @@ class EnhancedZip(StreamingResponse):
                 self._on_problem(problems.name_of(result.outcome))
                 continue
             data, format_ = result.outcome
-            name = names.take(self._names[result.index], suffixes_of(format_))
-            await send_all(await anyio.to_thread.run_sync(writer.add, name, data))
-        told = BatchErrors(errors=sorted(errors, key=lambda error: error.index))
-        await send_all(writer.add(ERRORS, told.model_dump_json(indent=1).encode()))
-        await send_all(writer.close())
+            name = planned[result.index]
+            await send_all(lambda: writer.add(names.take(name, suffixes_of(format_)), data))  # noqa: B023  done at once
+            self._on_sent(len(data))
+        await send_all(end)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _plan(self) -> list[str]:
+        """Name the files, numbered in the order that they came in, whichever is done first."""
+        names = Names()
+        return [names.take(file.name, self._suffixes) for file in self._files]
+
+
+def _listed(errors: Sequence[BatchError]) -> bytes:
+    """Return errors as `BatchErrors` in JSON; one by one, since the interpreter's lock is kept for each."""
+    return b'{"errors": [\n' + b",\n".join([error.model_dump_json().encode() for error in errors]) + b"\n]}\n"
 
 
 def suffixes_of(format_: Format) -> tuple[str, ...]:

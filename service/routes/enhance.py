@@ -7,13 +7,14 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from service.archive import File, Limits
-from service.cancellation import Cancellation
+from service.caller import Caller, Cancellation
 from service.codec import FORMATS, Format, Header, as_srgb, encode, media_type
 from service.edge.clients import client_of
 from service.edge.house import house_of
+from service.edge.rooms import Held, held_of
 from service.negotiation import accepted, entity_tag, is_known
 from service.observation import RequestRecord, record_of
-from service.pipeline import Outcome, Ticket
+from service.pipeline import Outcome, Ticket, measured
 from service.problems import documented
 from service.quality import psnr, require_same_size, ssim
 from service.routes.batch import EnhancedZip
@@ -65,7 +66,7 @@ HEADERS: Final = {
             },
         },
         304: {"description": "`If-None-Match` names the answer's `ETag`: nothing was computed, nothing is sent."},
-        **documented(400, 401, 408, 413, 415, 421, 422, 429, 500, 503, 504),
+        **documented(400, 401, 403, 408, 413, 415, 421, 422, 429, 500, 503, 504),
     },
     openapi_extra=form_schema(
         EnhanceOptions,
@@ -90,18 +91,18 @@ async def enhance(request: Request) -> Response:
     threads: Threads = request.app.state.threads
     if upload.several:
         allowance.count(client_of(request.scope), len(upload.files) - 1)  # one was counted when it came
-        return _answer_several(state, upload, accept, threads, record_of(request))
+        return _answer_several(state, upload, accept, threads, record_of(request), held_of(request.scope))
     known = request.headers.getlist("if-none-match")
-    cancellation = Cancellation()
+    caller = Caller(client_of(request.scope))
     with record_of(request).picture() as watch:
         one = _One(state, upload, accept, known, watch)
         return await until_hung_up(
-            request.receive, lambda: threads.enhance(lambda: one.admit(cancellation), one.answer), cancellation
+            request.receive, lambda: threads.enhance(caller, lambda: one.admit(caller), one.answer), caller.cancellation
         )
 
 
 def _answer_several(
-    state: State, upload: Upload[EnhanceOptions], accept: str, threads: Threads, record: RequestRecord
+    state: State, upload: Upload[EnhanceOptions], accept: str, threads: Threads, record: RequestRecord, held: Held
 ) -> Response:
     options, pipeline = upload.options, state.pipeline
     # an unknown camera is refused once, before any picture
@@ -109,21 +110,27 @@ def _answer_several(
     generator = state.catalogue[camera]
 
     async def enhance(file: File, cancellation: Cancellation) -> tuple[bytes, Format]:
+        caller = Caller(held.client, cancellation)
+
         def admit() -> Ticket:
             image = file.read()
-            header = pipeline.read_header(image)
+            header = pipeline.read_header(image, caller)
             wanted = options.format or accepted_format(accept, header.format)
-            return pipeline.admit(image, camera, options.overlap, wanted, cancellation.attach, header, options.strength)
+            return pipeline.admit(image, camera, options.overlap, wanted, caller, header, options.strength)
 
         def work(ticket: Ticket, watch: Stopwatch) -> tuple[bytes, Format]:
             outcome = pipeline.enhance(ticket, watch, options.strength)
+            cancellation.check()
             with watch.stage("encode"):
                 body = _encode(outcome, options)
             state.metrics.picture_done(watch)
             return body, outcome.format
 
-        with record.picture("picture") as watch:
-            return await threads.enhance(admit, partial(work, watch=watch))
+        async with held.unzipped(file.unzips):
+            with record.picture("picture") as watch:
+                answer = await threads.enhance(caller, admit, partial(work, watch=watch))
+        held.answer(len(answer[0]))
+        return answer
 
     headers = {
         "X-Pix2DSLR-Camera": camera,
@@ -132,7 +139,13 @@ def _answer_several(
         "Cache-Control": "no-store",  # as it is written its entries come in another order each time
     }
     return EnhancedZip(
-        upload.files, enhance, state.settings.request_timeout_s, options.format, headers, state.metrics.rejected
+        upload.files,
+        enhance,
+        state.settings.request_timeout_s,
+        options.format,
+        headers,
+        state.metrics.rejected,
+        held.sent,
     )
 
 
@@ -150,11 +163,11 @@ class _One:
         self._caching: Mapping[str, str] = {}
         self._reference: Header | None = None
 
-    def admit(self, cancellation: Cancellation) -> Ticket | Response:
+    def admit(self, caller: Caller) -> Ticket | Response:
         """Read the headers and give the picture its place; a client that has its answer already gets 304."""
         upload, options, pipeline = self._upload, self._upload.options, self._state.pipeline
         image = upload.image
-        header = pipeline.read_header(image)
+        header = pipeline.read_header(image, caller)
         wanted = options.format or accepted_format(self._accept, header.format)
         camera = self._state.catalogue.named(options.camera)
         tag = _tag(self._state, upload, image, camera, wanted)
@@ -162,9 +175,10 @@ class _One:
         if is_known(self._known, tag):
             return Response(status_code=304, headers=self._caching)
         if upload.reference is not None:
-            self._reference = pipeline.read_header(upload.reference)
+            self._reference = pipeline.read_header(upload.reference, caller)
             require_same_size(header, self._reference)
-        return pipeline.admit(image, camera, options.overlap, wanted, cancellation.attach, header, options.strength)
+        ticket = pipeline.admit(image, camera, options.overlap, wanted, caller, header, options.strength)
+        return ticket if self._reference is None else measured(ticket, self._reference)
 
     def answer(self, ticket: Ticket) -> Response:
         """Enhance the picture, and measure it where there is a reference."""
@@ -173,10 +187,15 @@ class _One:
         headers = {**outcome_headers(outcome), **self._caching}
         if self._upload.reference is not None and self._reference is not None:
             output = outcome.enhancement.picture
+            ticket.caller.cancellation.check()
             with watch.stage("quality"):
-                shown, truth = as_srgb(output), as_srgb(pipeline.decode(self._upload.reference, self._reference))
+                shown, truth = (
+                    as_srgb(output),
+                    as_srgb(pipeline.decode(self._upload.reference, self._reference, ticket.caller)),
+                )
                 headers["X-PSNR"] = f"{psnr(shown, truth):.3f}"
                 headers["X-SSIM"] = f"{ssim(shown, truth):.4f}"
+        ticket.caller.cancellation.check()
         with watch.stage("encode"):
             body = _encode(outcome, options)
         self._state.metrics.picture_done(watch)

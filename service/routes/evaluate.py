@@ -5,9 +5,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from service.cancellation import Cancellation
+from service.caller import Caller
 from service.codec import FORMATS, Picture, encode, media_type
 from service.codec import Header as PictureHeader
+from service.edge.clients import client_of
 from service.evaluation import Comparison, admit, compare, side_by_side
 from service.negotiation import accepted
 from service.observation import record_of
@@ -35,7 +36,7 @@ router = APIRouter()
             "picture: input, output and reference side by side.",
             "content": {media_type(name): {"schema": {"type": "string", "format": "binary"}} for name in FORMATS},
         },
-        **documented(400, 401, 408, 413, 415, 421, 422, 429, 500, 503, 504),
+        **documented(400, 401, 403, 408, 413, 415, 421, 422, 429, 500, 503, 504),
     },
     openapi_extra=form_schema(
         EvaluateOptions, "What the picture should look like, such as the DSLR's.", reference_required=True
@@ -47,11 +48,11 @@ async def evaluate(request: Request, accept: Annotated[str, Header()] = "*/*") -
     if upload.reference is None:
         raise MalformedRequest("The file reference is missing.")
     reference, state = upload.reference, state_of(request)
-    options, cancellation = upload.options, Cancellation()
+    options, caller = upload.options, Caller(client_of(request.scope))
     headers: list[PictureHeader] = []
 
     def begin() -> Ticket:
-        ticket, header = admit(state.pipeline, upload.image, reference, options, cancellation.attach)
+        ticket, header = admit(state.pipeline, upload.image, reference, options, caller)
         headers.append(header)
         return ticket
 
@@ -62,7 +63,7 @@ async def evaluate(request: Request, accept: Annotated[str, Header()] = "*/*") -
     threads: Threads = request.app.state.threads
     with record_of(request).picture() as watch:
         timed = partial(work, watch=watch)
-        return await until_hung_up(request.receive, lambda: threads.enhance(begin, timed), cancellation)
+        return await until_hung_up(request.receive, lambda: threads.enhance(caller, begin, timed), caller.cancellation)
 
 
 def _answer(comparison: Comparison, accept: str, watch: Stopwatch, state: State) -> Response:

@@ -1,5 +1,9 @@
 """Liveness, readiness and metrics: never behind limits or the queue."""
 
+from typing import Final
+
+import anyio
+import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 
 from service.schemas import Liveness, Readiness
@@ -12,6 +16,8 @@ metrics_router = APIRouter()
 _EXAMPLE = 'pix2dslr_tiles_total{device="cpu"} 1189.0\n'
 _NOW = {"Cache-Control": "no-store"}
 """What is true now is no news later."""
+_WRITING: Final = anyio.CapacityLimiter(1)
+"""Metrics take some milliseconds, also of processes that have to be asked: in a thread, and one at a time."""
 
 
 @router.get("/livez", operation_id="livez", summary="Is the process alive?", responses={503: {"model": Liveness}})
@@ -63,5 +69,6 @@ async def readyz(request: Request, response: Response) -> Readiness:
 )
 async def metrics(request: Request) -> Response:
     """Answer the metrics in Prometheus' text format, or in OpenMetrics where `Accept` asks for it."""
-    text, kind = state_of(request).metrics.text(", ".join(request.headers.getlist("accept")))
+    accept = ", ".join(request.headers.getlist("accept"))
+    text, kind = await anyio.to_thread.run_sync(state_of(request).metrics.text, accept, limiter=_WRITING)
     return Response(text, 200, {**_NOW, "Vary": "Accept"}, kind)

@@ -35,23 +35,23 @@ from typing import Any, Final
 
 import anyio
 from fastapi import APIRouter, WebSocket
+from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
-from service.cancellation import Cancellation
+from service.caller import Caller, Cancellation, Cancelled
 from service.codec import FORMATS, encode, media_type
-from service.edge.budget import Reservation
 from service.edge.clients import client_of
 from service.edge.errors import NoRoom, RateLimited, Unauthorized
 from service.edge.house import house_of
 from service.edge.keys import key_of
 from service.edge.refusal import taken_subprotocol
+from service.edge.rooms import Held
 from service.live import Frame, Frames, TooManyWait
 from service.observation import record_of
 from service.pipeline import Ticket
-from service.problems import MalformedRequest, NotReady, name_of, response_to
+from service.problems import MalformedRequest, NotReady, name_of, response_to, without_frames
 from service.quality import seam_index
 from service.routes.threads import Threads
-from service.scheduler import Cancelled, Job
 from service.schemas import LiveCancel, LiveOptions
 from service.state import State, state_of
 from service.telemetry import Stopwatch
@@ -89,15 +89,14 @@ class _Reports:
     """What a worker thread tells its connection; of progress only the latest counts."""
 
     loop: asyncio.AbstractEventLoop
-    cancellation: Cancellation = field(default_factory=Cancellation)
+    caller: Caller
     news: asyncio.Event = field(default_factory=asyncio.Event)
     tiles: int = 0
     done: int = 0
     told: int = -1  # tiles done when the client was told last; -1 before `accepted`
 
-    def on_job(self, job: Job) -> None:
-        self.cancellation.attach(job)
-        self.tiles = job.tiles
+    def on_place(self, tiles: int) -> None:
+        self.tiles = tiles
         self.loop.call_soon_threadsafe(self.news.set)
 
     def on_progress(self, done: int, _: int) -> None:
@@ -121,7 +120,7 @@ class _Connection:
         self._house = house_of(websocket)
         self._client = client_of(websocket.scope)
         self._key = key_of(websocket.scope)
-        self._rooms: dict[int, Reservation] = {}
+        self._held: dict[int, Held] = {}
         self._record = record_of(websocket)
 
     async def run(self) -> None:
@@ -137,42 +136,51 @@ class _Connection:
                 group.cancel_scope.cancel()
         finally:
             self._state.live -= 1
-            for room in self._rooms.values():
-                room.close()
+            for held in self._held.values():
+                held.close()
 
     def _limits(self) -> dict[str, Any]:
         settings = self._state.settings
         return {"formats": FORMATS, "max_bytes": settings.max_body_bytes, "max_pixels": settings.max_pixels}
 
     async def _read(self) -> None:
-        while True:
-            message = await self._websocket.receive()
-            if message["type"] == "websocket.disconnect":
-                return
-            data, text = message.get("bytes"), message.get("text")
-            if data is None:
-                try:
-                    await self._follow(text or "")
-                except Exception as error:  # noqa: BLE001  each is answered
-                    await self._send_problem(None, error)
-                continue
-            if self._key is not None and not self._house.keys.holds(self._key):
-                self._state.metrics.rejected(name_of(Unauthorized()))
-                await self._close(_UNAUTHORIZED, "The API key is no longer valid.")
-                return
-            self._came += 1
+        while await self._take(await self._websocket.receive()):
+            pass  # and nothing of a message is kept while the next one is waited for
+
+    async def _take(self, message: Message) -> bool:
+        """Take a message in; return False where it is the last one."""
+        await asyncio.sleep(0)  # thousands may have come at once, and each may be taken without waiting
+        if message["type"] == "websocket.disconnect":
+            return False
+        data, text = message.get("bytes"), message.get("text")
+        if data is None:
             try:
-                await self._take_in(self._came, data)
-            except (MalformedRequest, NotReady, NoRoom) as error:
-                await self._send_problem(self._came, error)
+                await self._follow(text or "")
+            except Exception as error:  # noqa: BLE001  each is answered
+                await self._send_problem(None, error)
+            return True
+        if self._key is not None and not self._house.keys.holds(self._key):
+            self._state.metrics.rejected(name_of(Unauthorized()))
+            await self._close(_UNAUTHORIZED, "The API key is no longer valid.")
+            return False
+        self._came += 1
+        refused: Exception | None = None
+        try:
+            await self._take_in(self._came, data)
+        except (MalformedRequest, NotReady, NoRoom) as error:
+            refused = without_frames(error)
+        del message, data  # which nobody counts while the answer waits for the client to read
+        if refused is not None:
+            await self._send_problem(self._came, refused)
+        return True
 
     async def _take_in(self, number: int, data: bytes) -> None:
         if self._state.draining:
             raise NotReady("It is shutting down; try again soon.")
         if not data:
             raise MalformedRequest("The message is empty: send a picture file.")
-        self._rooms[number] = self._house.budget.open(self._client)
-        self._rooms[number].need(len(data))
+        held = self._held[number] = self._house.rooms.open(self._client)
+        held.body.need(len(data))
         frame = Frame(number, self._options.mode == "live", _Task(data, self._options))
         try:
             late = self._frames.add(frame)
@@ -234,8 +242,8 @@ class _Connection:
         except RateLimited as refused:
             await self._send_problem(frame.number, refused)
             return
-        reports = _Reports(asyncio.get_running_loop())
-        self._running = frame.number, reports.cancellation
+        reports = _Reports(asyncio.get_running_loop(), Caller(self._client))
+        self._running = frame.number, reports.caller.cancellation
         error: Exception | None = None
         result: list[tuple[Mapping[str, Any], bytes]] = []
 
@@ -251,7 +259,7 @@ class _Connection:
             try:
                 result.append(await self._enhance(frame.item, reports))
             except Exception as raised:  # noqa: BLE001
-                error = raised
+                error = without_frames(raised)
             group.cancel_scope.cancel()
         self._running = None
         try:
@@ -273,22 +281,28 @@ class _Connection:
         else:
             await self._tell_news(frame, reports)
             ((facts, picture),) = result
+            self._held[frame.number].answer(len(picture))
             await self._send_end("result", frame.number, picture, **facts)
 
     async def _enhance(self, task: _Task, reports: _Reports) -> tuple[Mapping[str, Any], bytes]:
         threads: Threads = self._websocket.app.state.threads
         options, pipeline = task.options, self._state.pipeline
+
+        def admit() -> Ticket:
+            ticket = pipeline.admit(
+                task.data,
+                options.camera,
+                options.overlap,
+                options.format,
+                reports.caller,
+                strength=options.strength,
+            )
+            reports.on_place(ticket.job.tiles)
+            return ticket
+
         with self._record.picture("frame") as watch:
             return await threads.enhance(
-                lambda: pipeline.admit(
-                    task.data,
-                    options.camera,
-                    options.overlap,
-                    options.format,
-                    on_job=reports.on_job,
-                    strength=options.strength,
-                ),
-                lambda ticket: _work(self._state, ticket, options, reports, watch),
+                reports.caller, admit, lambda ticket: _work(self._state, ticket, options, reports, watch)
             )
 
     async def _tell_news(self, frame: Frame[_Task], reports: _Reports) -> None:
@@ -308,12 +322,12 @@ class _Connection:
         await self._send_end("problem", number, problem=json.loads(bytes(response.body)), **facts)
 
     async def _send_end(self, type_: str, number: int | None, picture: bytes | None = None, **facts: object) -> None:
-        """Send the last event of a frame, and count it."""
+        """Send the last event of a frame, and count it; what is held for it is until the client has read it."""
         if number is not None:
-            if (room := self._rooms.pop(number, None)) is not None:
-                room.close()
             self._state.metrics.live_frames.labels(type_).inc()
         await self._send(type_, picture, frame=number, **facts)
+        if number is not None and (held := self._held.pop(number, None)) is not None:
+            held.close()
 
     async def _send(self, type_: str, picture: bytes | None = None, /, **facts: object) -> None:
         async with self._sending:
@@ -340,6 +354,7 @@ def _work(
         with watch.stage("quality"):
             before, after = to_8_bit(outcome.source.pixels), to_8_bit(output.pixels)
             seams = {"seam_index": seam_index(before, after, outcome.enhancement.layout)}
+    ticket.caller.cancellation.check()
     with watch.stage("encode"):
         body = encode(output, outcome.format, options.encoder_quality, options.metadata == "keep", spend=True)
     state.metrics.picture_done(watch)

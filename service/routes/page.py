@@ -16,6 +16,8 @@ router = APIRouter()
 
 PAGE: Final = Path(__file__).parents[1] / "page"
 
+_LONGEST_PATH: Final = 200
+
 _LINK_TO_DOCS: Final = re.compile(r'<a [^>]*href="docs">[^<]*</a>')
 
 _HEADERS: Final = {
@@ -31,6 +33,10 @@ _HEADERS: Final = {
 
 
 class _PageFiles(StaticFiles):
+    def get_path(self, scope: Scope) -> str:
+        # of 16 kB every part would be looked for on the disk, which takes 50 ms
+        return "" if len(scope["path"]) > _LONGEST_PATH else super().get_path(scope)
+
     def file_response(
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
     ) -> Response:

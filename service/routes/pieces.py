@@ -1,11 +1,11 @@
 """An answer that is sent in pieces."""
 
-from typing import Final
-
+import anyio.lowlevel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-_PIECE: Final = 1 << 20
+from service.copies import pieces_of
+from service.edge.rooms import HELD, Held
 
 
 class InPieces(Response):
@@ -16,10 +16,14 @@ class InPieces(Response):
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Answer; an ASGI application."""
+        """Answer; an ASGI application. What is held for the request is the answer alone from now on."""
+        held: Held | None = scope.get(HELD)
+        if held is not None:
+            held.answered(len(self.body))
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        body = memoryview(self.body)
-        for start in range(0, len(body), _PIECE):
-            more = start + _PIECE < len(body)
-            piece = bytes(body[start : start + _PIECE])
-            await send({"type": "http.response.body", "body": piece, "more_body": more})
+        left = len(self.body)
+        for piece in pieces_of(self.body):
+            left -= len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+            if left:  # a client that takes all in at once lets nobody else have a turn
+                await anyio.lowlevel.checkpoint()

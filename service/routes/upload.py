@@ -10,11 +10,10 @@ import anyio
 import anyio.to_thread
 from fastapi import Request
 from pydantic import BaseModel
-from starlette.formparsers import MultiPartException
 
 from service.archive import File, Limits, TooManyFiles, UnusableEntry, is_zip, read_zip
 from service.codec import FORMATS, media_type
-from service.edge.forms import read_form
+from service.edge.forms import BrokenForm, TooManyParts, read_body, read_form, text_of
 from service.problems import MalformedRequest, UnsupportedMediaType
 from service.schemas import IF_NONE_MATCH
 
@@ -75,7 +74,7 @@ async def read_upload(request: Request, options: type[Options], limits: Limits |
     # a body without a type may be taken for what it looks like (RFC 9110, 8.3)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower() or _ANY_TYPE
     if kind.startswith("image/") or kind in (*_ANY_TYPES, *_ZIP_TYPES):
-        images, reference = [("image", await request.body())], None
+        images, reference = [("image", await read_body(request))], None
     elif kind == "multipart/form-data":
         images, reference = await _read_form(request, fields, 1 if limits is None else limits.files)
     else:
@@ -114,24 +113,24 @@ async def _read_form(
     images: list[tuple[str, bytes]] = []
     reference: bytes | None = None
     try:
-        async with read_form(request, most + _MAX_FIELDS, _MAX_FIELDS) as form:
-            for name, value in form.multi_items():
-                if isinstance(value, str):
-                    if name in ("image", "reference"):
-                        raise MalformedRequest(f"The part {name} is text: send a file (curl: -F {name}=@photo.jpg).")
-                    fields[name] = value
-                elif name == "image":
-                    images.append((value.filename or "image", await value.read()))
-                elif name != "reference":
-                    raise MalformedRequest("The only files are image and reference.")
-                elif reference is not None:
-                    raise MalformedRequest("There is more than one file reference.")
-                else:
-                    reference = await value.read()
-    except MultiPartException as error:
-        if error.message.startswith("Too many files"):
-            raise TooManyFiles(most) from error
+        parts = await read_form(request, most + _MAX_FIELDS, _MAX_FIELDS)
+    except TooManyParts as error:
+        raise (TooManyFiles(most) if error.files else MalformedRequest("The form has too many fields.")) from error
+    except BrokenForm as error:
         raise MalformedRequest("The body is no valid form.") from error
+    for part in parts:
+        if part.filename is None:
+            if part.name in ("image", "reference"):
+                raise MalformedRequest(f"The part {part.name} is text: send a file (curl: -F {part.name}=@photo.jpg).")
+            fields[part.name] = text_of(part.data)
+        elif part.name == "image":
+            images.append((part.filename or "image", part.data))
+        elif part.name != "reference":
+            raise MalformedRequest("The only files are image and reference.")
+        elif reference is not None:
+            raise MalformedRequest("There is more than one file reference.")
+        else:
+            reference = part.data
     if len(images) > most:
         if most == 1:
             raise MalformedRequest("There is more than one file image.")

@@ -415,7 +415,7 @@ def test_behind_a_proxy_one_that_is_still_starting_is_waited_for(
     with running_nginx(tmp_path, [server.url]) as nginx:
         page = open_page(nginx.url, expected_errors="503")
         enhance(page, file(jpeg()))
-        assert [line["status"] for line in nginx.lines() if line["path"] == "/live"][:1] == ["503"], "no WebSocket yet"
+        assert [line["status"] for line in nginx.lines() if line["route"] == "/live"][:1] == ["503"], "no WebSocket yet"
         assert server.metric('pix2dslr_live_frames_total{end="result"}') == 1, "and one in the end"
         page.context.close()
     assert server.stop() == 0

@@ -1,5 +1,6 @@
 """deploy/kubernetes: rendered by a real kustomize where there is one, against schemas, settings, image and compose."""
 
+import ipaddress
 import json
 import re
 import shlex
@@ -13,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.app import PROBES
+from service.edge.wire import PROBES
 from service.server import _CLOSE_WITHIN_S
 from service.settings import Settings
 from tests.deploy.promql import asked_by
@@ -24,6 +25,9 @@ FOLDER: Final = DEPLOY / "kubernetes"
 PREFIX: Final = "PIX2DSLR_"
 OVERLAYS: Final = ("cpu", "gpu")
 COMPONENTS: Final = ("observability", "api-keys")
+SHIPPED: Final = ("api-keys",)
+"""The components that the overlays take as they are."""
+
 OPERATORS: Final = {"ServiceMonitor", "PrometheusRule"}
 """Kinds of the Prometheus Operator, which Kubernetes itself has no schema of."""
 
@@ -58,16 +62,18 @@ def render(folder: Path) -> list[Tree]:
     return [each for each in yaml.safe_load_all(done.stdout) if each]
 
 
-@pytest.fixture(scope="module", params=[(name, chosen) for name in OVERLAYS for chosen in ((), COMPONENTS)], ids=str)
+@pytest.fixture(
+    scope="module", params=[(name, chosen) for name in OVERLAYS for chosen in (SHIPPED, COMPONENTS, ())], ids=str
+)
 def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Tree]:
-    """An overlay, alone or with all components, by real kustomize."""
+    """An overlay as it ships, with all components, or with none, by real kustomize."""
     if KUSTOMIZE is None:
         pytest.skip(HOW)
     name, chosen = request.param
     copy = tmp_path_factory.mktemp(name) / "deploy"
     shutil.copytree(DEPLOY, copy)
     folder = copy / "kubernetes" / "overlays" / name
-    if chosen:
+    if chosen != SHIPPED:
         kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
         kustomization["components"] = [f"../../components/{each}" for each in chosen]
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
@@ -167,7 +173,7 @@ def test_what_kustomize_makes_follows_the_schemas(rendered: list[Tree]) -> None:
 
 def test_only_the_component_needs_the_operator(rendered: list[Tree], request: pytest.FixtureRequest) -> None:
     chosen = request.node.callspec.params["rendered"][1]
-    assert OPERATORS & {tree["kind"] for tree in rendered} == (OPERATORS if chosen else set())
+    assert OPERATORS & {tree["kind"] for tree in rendered} == (OPERATORS if "observability" in chosen else set())
 
 
 def test_every_file_is_used() -> None:
@@ -302,6 +308,40 @@ def test_the_container_may_do_little() -> None:
     assert base("NetworkPolicy")["spec"]["egress"] == []
 
 
+def test_only_the_ingress_controller_and_prometheus_reach_it() -> None:
+    allowed = {}
+    for rule in base("NetworkPolicy")["spec"]["ingress"]:
+        (port,), (peer,) = rule["ports"], rule["from"]
+        assert peer.keys() == {"namespaceSelector"}
+        ((label, namespace),) = peer["namespaceSelector"]["matchLabels"].items()
+        # the one that Kubernetes itself sets, and nobody else can
+        assert label == "kubernetes.io/metadata.name"
+        allowed[port["port"]] = namespace
+    assert allowed == {"http": "ingress-nginx", "metrics": "monitoring"}
+
+
+def test_a_client_is_who_the_ingress_controller_says() -> None:
+    networks = Settings.model_validate(
+        {"trusted_proxies": dict(literals())["PIX2DSLR_TRUSTED_PROXIES"]}
+    ).trusted_proxies
+    assert networks
+    assert not [each for each in networks if ipaddress.ip_network(each).is_global]
+
+
+def test_a_pod_is_in_a_user_namespace_of_its_own() -> None:
+    assert POD["hostUsers"] is False
+
+
+def test_a_pod_can_not_fill_the_disk_of_its_node() -> None:
+    resources = CONTAINER["resources"]
+    assert resources["requests"]["ephemeral-storage"] == "64Mi"
+    (tmp,) = (each for each in POD["volumes"] if each["name"] == "tmp")
+    limit, of_tmp = (int(size.removesuffix("Mi")) for size in (
+        resources["limits"]["ephemeral-storage"], tmp["emptyDir"]["sizeLimit"]))  # fmt: skip
+    # and log files of 50 MiB
+    assert limit >= of_tmp + 50
+
+
 def test_no_variable_of_kubernetes_stands_in_for_a_setting() -> None:
     """A pod gets NAME_PORT=tcp://... for each Service NAME, and ours would be PIX2DSLR_PORT."""
     name = base("Service")["metadata"]["name"].upper().replace("-", "_")
@@ -319,7 +359,7 @@ def test_threads_follow_the_limit_of_cpus() -> None:
 def test_the_keys_lie_where_the_setting_says(rendered: list[Tree], request: pytest.FixtureRequest) -> None:
     chosen = request.node.callspec.params["rendered"][1]
     file = settings_of(rendered).get("PIX2DSLR_API_KEYS_FILE")
-    assert (file is not None) == bool(chosen)
+    assert (file is not None) == ("api-keys" in chosen)
     if file is not None:
         mounts = {each["mountPath"]: each["name"] for each in container_of(rendered)["volumeMounts"]}
         volumes = {each["name"]: each for each in only("Deployment", rendered)["spec"]["template"]["spec"]["volumes"]}

@@ -6,8 +6,10 @@ import json
 import os
 import socket
 import struct
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,18 +33,21 @@ class Answer:
         return str(told["type"]).rpartition(":")[2]
 
 
-def open_socket(server: Server, *, receive_buffer: int = 0, timeout: float = 30) -> socket.socket:
+def open_socket(server: Server, *, receive_buffer: int = 0, timeout: float = 30, source: str = "") -> socket.socket:
+    """Connect, perhaps from another address of loopback, such as 127.0.0.2."""
     address = urlsplit(server.url)
     made = socket.socket()
     made.settimeout(timeout)
     if receive_buffer:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    if source:
+        made.bind((source, 0))
     made.connect((address.hostname, address.port))
     return made
 
 
 def head(method: str = "POST", path: str = "/enhance", /, **headers: object) -> bytes:
-    told = {"host": "test", "content-type": "image/png"} | {k.replace("_", "-"): v for k, v in headers.items()}
+    told = {"host": "localhost", "content-type": "image/png"} | {k.replace("_", "-"): v for k, v in headers.items()}
     lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in told.items()), "", ""]
     return "\r\n".join(lines).encode()
 
@@ -111,3 +116,28 @@ def frame(data: bytes, *, opcode: int = 2, final: bool = True, claimed: int | No
     """One masked frame, perhaps with less in it than it claims; the mask is zero."""
     length = len(data) if claimed is None else claimed
     return struct.pack("!BBQI", (0x80 if final else 0) | opcode, 0xFF, length, 0) + data
+
+
+@contextlib.contextmanager
+def watching(server: Server, source: str = "127.0.0.9") -> Iterator[list[float]]:
+    """Ask for /livez every 20 ms meanwhile, from another address; give the seconds that each answer took."""
+    took: list[float] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        with open_socket(server, source=source) as connection:
+            while not stop.wait(0.02):
+                start = time.monotonic()
+                connection.sendall(head("GET", "/livez"))
+                assert read_answer(connection).status == 200
+                took.append(time.monotonic() - start)
+
+    with ThreadPoolExecutor(1) as pool:
+        watched = pool.submit(watch)
+        try:
+            wait_until(lambda: len(took) >= 5)
+            took.clear()  # the first ones of a new server take longer
+            yield took
+        finally:
+            stop.set()
+        watched.result()

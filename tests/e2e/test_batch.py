@@ -17,6 +17,7 @@ from PIL import Image
 
 from service.tiling import plan
 from tests.e2e.conftest import Serve, Server, noise, pixels_of, png
+from tests.e2e.raw import head
 from tests.e2e.test_problems import BIG, BIG_TILES, GOOD, MOST_ON_DEVICE, problem
 
 Files = list[tuple[str, tuple[str, bytes]]]
@@ -206,10 +207,7 @@ def test_a_client_that_hangs_up_cancels_all(serve_session: Serve) -> None:
     url = httpx.URL(server.url)
     assert url.port is not None
     with socket.create_connection((url.host, url.port)) as connection:
-        head = (
-            f"POST /enhance HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        connection.sendall(head.encode() + body)
+        connection.sendall(head(content_type="application/zip", content_length=len(body)) + body)
         while not server.metric("pix2dslr_tiles_total"):
             pass
     while server.metric("pix2dslr_queue_tiles") or server.metric("pix2dslr_requests_in_flight") > 1:
@@ -244,10 +242,7 @@ def test_a_slow_reader_holds_back_the_work_and_not_the_service(serve_session: Se
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect((url.host, url.port))
-        head = (
-            f"POST /enhance HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        connection.sendall(head.encode() + body)
+        connection.sendall(head(content_type="application/zip", content_length=len(body)) + body)
         while not server.metric("pix2dslr_tiles_total"):
             pass
         others, settled = 0, False

@@ -1,5 +1,6 @@
 """Framing that is refused, targets of every form, paths with a slash, and clients that close their sending half."""
 
+import contextlib
 import io
 import json
 import socket
@@ -10,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from service.tiling import plan
 from tests.e2e.conftest import Serve, Server, noise, pixels_of, png
-from tests.e2e.raw import head, is_closed, open_socket, read_answer, wait_until
+from tests.e2e.raw import frame, head, is_closed, open_socket, read_answer, shake_hands, wait_until, watching
 from tests.e2e.test_faults_clients import form
 
 PIXELS = noise(60, 90)
@@ -55,7 +57,7 @@ def test_ambiguous_framing_is_refused_and_ends_the_connection(
     identity_server: Server, headers: Sequence[str], version: str, body: bytes
 ) -> None:
     with open_socket(identity_server) as connection:
-        request = lines("Host: x", "Content-Type: image/png", *headers, version=version)
+        request = lines("Host: localhost", "Content-Type: image/png", *headers, version=version)
         connection.sendall(request + body + SMUGGLED)
         answer = read_answer(connection)
         assert (answer.status, answer.problem, answer.headers["connection"]) == (400, "malformed-request", "close")
@@ -67,7 +69,7 @@ def test_plain_framing_keeps_the_connection(identity_server: Server, framing: st
     length = f"Content-Length: {len(GOOD)}" if framing == "Content-Length" else "Transfer-Encoding: chunked"
     with open_socket(identity_server) as connection:
         for _ in range(2):
-            connection.sendall(lines("Host: x", "Content-Type: image/png", length))
+            connection.sendall(lines("Host: localhost", "Content-Type: image/png", length))
             connection.sendall(GOOD if framing == "Content-Length" else CHUNKED)
             answer = read_answer(connection)
             assert (answer.status, answer.headers.get("connection")) == (200, None)
@@ -235,3 +237,105 @@ def test_half_a_request_is_no_request(identity_server: Server) -> None:
         connection.sendall(raw(GOOD)[:-1])
         connection.shutdown(socket.SHUT_WR)
         assert everything(connection) == b""
+
+
+STOP_S = 0.4
+"""Of the loop, on a machine that others use too; without these bounds it is up to 0.6 s for each request."""
+
+
+def one_byte_chunks(count: int) -> bytes:
+    return head(transfer_encoding="chunked") + b"1\r\n\0\r\n" * count
+
+
+@pytest.mark.parametrize(
+    ("request_", "why"),
+    [
+        (one_byte_chunks(40_000), "chunks are too small"),
+        (head("GET", "/", **{f"x{number}": "y" for number in range(3000)}), "100 header fields"),
+        (head("GET", "/", x="y" * 200_000), "16384 bytes"),
+        (head("GET", "/" + "x" * 200_000), "16384 bytes"),
+        (head(transfer_encoding="chunked") + b"0\r\n" + b"x: y\r\n" * 2000 + b"\r\n", "100 trailer fields"),
+    ],
+    ids=["tiny chunks", "many fields", "a long field", "a long target", "a long trailer"],
+)
+def test_what_takes_long_to_parse_is_refused_early(identity_server: Server, request_: bytes, why: str) -> None:
+    with watching(identity_server) as took:
+        for _ in range(20):
+            with open_socket(identity_server) as connection:
+                with contextlib.suppress(OSError):
+                    connection.sendall(request_)
+                answer = read_answer(connection)
+                assert (answer.status, answer.problem) == (400, "malformed-request")
+                assert why in json.loads(answer.body)["detail"]
+        assert max(took, default=0) < STOP_S
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/page/" + "a/" * 7000, {}, 404),
+        ("/page/" + "../" * 5000, {}, 404),
+        ("/" + "%41" * 5000, {}, 404),
+        ("/cameras", {"accept": "*/*," * 3700}, 200),
+        ("/cameras", {"connection": "a," * 7500}, 200),
+        ("/live", {"connection": "Upgrade", "upgrade": "websocket", "sec_websocket_protocol": "a," * 7000}, 400),
+        ("/live", {"connection": "Upgrade", "upgrade": "websocket", "sec_websocket_extensions": "a;b," * 3500}, 400),
+        ("/live", {"connection": "Upgrade", "upgrade": "websocket", "cookie": "a" * 9000}, 431),
+    ],
+    ids=[
+        "parts of a path",
+        "parts that lead up",
+        "escapes",
+        "accept",
+        "connection",
+        "protocols",
+        "extensions",
+        "cookie",
+    ],
+)
+def test_16_kb_of_anything_are_answered_soon(
+    identity_server: Server, path: str, headers: dict[str, str], status: int
+) -> None:
+    process = psutil.Process(identity_server.process.pid)
+    used = sum(process.cpu_times()[:2])
+    for _ in range(20):
+        with open_socket(identity_server) as connection:
+            connection.sendall(head("GET", path, **headers))
+            assert read_answer(connection).status == status
+    assert sum(process.cpu_times()[:2]) - used < 20 * 0.03
+
+
+def test_chunks_of_a_kilobyte_are_taken(identity_server: Server) -> None:
+    body = png(noise(600, 600))
+    pieces = [body[at : at + 1000] for at in range(0, len(body), 1000)]
+    with open_socket(identity_server) as connection, watching(identity_server) as took:
+        connection.sendall(head(transfer_encoding="chunked"))
+        connection.sendall(b"".join(b"%x\r\n%s\r\n" % (len(each), each) for each in pieces) + b"0\r\n\r\n")
+        answer = read_answer(connection)
+        assert answer.status == 200
+        np.testing.assert_array_equal(pixels_of(answer.body), noise(600, 600))
+        assert max(took, default=0) < STOP_S
+
+
+@pytest.mark.parametrize("opcode", [0, 9, 10], ids=["pieces", "pings", "pongs"])
+def test_tiny_frames_end_the_websocket(identity_server: Server, opcode: int) -> None:
+    with watching(identity_server) as took, open_socket(identity_server) as connection:
+        shake_hands(connection)
+        connection.sendall(frame(b"", final=False))
+        with contextlib.suppress(OSError):
+            connection.sendall((bytes([opcode | (0x80 if opcode else 0), 0x80]) + bytes(4)) * 100_000)
+        assert is_closed(connection)
+        assert max(took, default=0) < STOP_S
+
+
+def test_pipelined_requests_are_answered_in_their_order(identity_server: Server) -> None:
+    paths = ["/livez", "/nowhere", "/cameras"] * 300
+    with open_socket(identity_server) as connection, watching(identity_server) as took:
+        answers = b""
+        sent = b"".join(head("GET", path) for path in paths)
+        connection.sendall(sent + head("GET", "/livez", connection="close"))
+        while more := connection.recv(1 << 20):
+            answers += more
+        statuses = [int(each[:3]) for each in answers.split(b"HTTP/1.1 ")[1:]]
+        assert statuses == [200, 404, 200] * 300 + [200]
+        assert max(took, default=0) < STOP_S

@@ -120,47 +120,44 @@ def test_too_many_requests_at_once_get_429_and_others_do_not(shared: Server) -> 
     assert post(shared, "10.5.0.1").status_code == 200
 
 
-def test_bodies_have_so_much_room_together(shared: Server) -> None:
-    with contextlib.ExitStack() as held:
-        for i in (1, 2):
-            held.enter_context(uploading(shared, f"10.6.0.{i}", ROOM * 7 // 16))
-        assert shared.metric("pix2dslr_body_bytes") == ROOM * 7 // 8
-        refused = post(shared, "10.6.0.3", TWO_MB)
-        problem(refused, "no-room", 503)
-        assert int(refused.headers["retry-after"]) >= 1
-        assert post(shared, "10.6.0.3").status_code == 200, "a small one still passes"
-        with shared.client() as client:
-            assert client.get("/readyz").status_code == 200
-        with open_live(shared, additional_headers={"X-Forwarded-For": "10.6.0.4"}) as live:
-            live.send(GOOD)
-            live.until("result")
-    assert post(shared, "10.6.0.3", TWO_MB).status_code == 200
-    wait_until(lambda: shared.metric("pix2dslr_body_bytes") == 0)
-
-
-def test_one_client_gets_half_of_it(shared: Server) -> None:
-    with uploading(shared, "10.7.0.1", 3 << 20):
-        problem(post(shared, "10.7.0.1", TWO_MB), "no-room", 503)
-        assert post(shared, "10.7.0.2", TWO_MB).status_code == 200
-
-
-def test_what_says_no_length_is_counted_as_it_comes(shared: Server) -> None:
-    big, bigger = uploading(shared, "10.8.0.1", 2 << 20), uploading(shared, "10.8.0.2", 4 << 20)
-    with big, bigger, open_socket(shared) as connection:
-        connection.sendall(head(transfer_encoding="chunked", x_forwarded_for="10.8.0.3"))
-        for _ in range(20):
-            connection.sendall(b"10000\r\n" + b"\0" * 65_536 + b"\r\n")
-        answer = read_answer(connection)
-    assert (answer.status, answer.problem) == (503, "no-room")
-    wait_until(lambda: shared.metric("pix2dslr_body_bytes") == 0)
-
-
 def test_half_a_message_of_a_websocket_is_counted_and_given_back(shared: Server) -> None:
     with open_socket(shared) as connection:
         shake_hands(connection, x_forwarded_for="10.9.0.1")
         connection.sendall(frame(b"\0" * 1_000_000, claimed=2_000_000))
         wait_until(lambda: shared.metric("pix2dslr_body_bytes") >= 1_000_000)
     wait_until(lambda: shared.metric("pix2dslr_body_bytes") == 0)
+
+
+def test_websockets_of_one_client_leave_room_for_anothers(shared: Server) -> None:
+    half = 1_900_000
+    with contextlib.ExitStack() as held:
+        for _ in range(2):
+            connection = held.enter_context(open_socket(shared))
+            shake_hands(connection, x_forwarded_for="10.9.1.1")
+            connection.sendall(frame(b"\0" * half, claimed=3_000_000))
+        wait_until(lambda: shared.metric("pix2dslr_body_bytes") >= half)
+        with open_live(shared, additional_headers={"X-Forwarded-For": "10.9.1.2"}) as live:
+            live.send(TWO_MB)
+            live.until("result")
+        problem(post(shared, "10.9.1.1", TWO_MB + TWO_MB), "no-room", 503)
+    wait_until(lambda: shared.metric("pix2dslr_body_bytes") == 0)
+
+
+@pytest.mark.parametrize("pieces", [1, 30])
+def test_a_long_text_message_ends_before_it_is_whole(shared: Server, pieces: int) -> None:
+    text = b"x" * 45_000
+    size = len(text) // pieces
+    with open_socket(shared) as connection:
+        shake_hands(connection, x_forwarded_for="10.9.2.1")
+        for number in range(pieces):
+            opcode = 0 if number else 1
+            with contextlib.suppress(OSError):
+                connection.sendall(frame(text[:size], opcode=opcode, final=number == pieces - 1))
+        came = b""
+        with contextlib.suppress(OSError):
+            while more := connection.recv(1000):
+                came += more
+        assert (1009).to_bytes(2, "big") + b"A text message" in came
 
 
 def part(headers: str, data: bytes = b"x") -> bytes:

@@ -70,7 +70,7 @@ def _high_water(process: psutil.Process) -> float:
 
 @pytest.fixture(scope="module")
 def hostile_server(serve_session: Serve, identity_folder: Path) -> Server:
-    return serve_session(models=identity_folder)
+    return serve_session(models=identity_folder, slow_step_s=0.02)
 
 
 def settled(watch: Watch, measure: Callable[[], float], most: float) -> float:
@@ -96,7 +96,8 @@ def workers_ended(server: Server) -> list[str]:
     """What /metrics says of decode workers that crashed or had to be killed."""
     with server.client() as client:
         lines = client.get("/metrics").text.splitlines()
-    return [line for line in lines if line.startswith("pix2dslr_decode_workers_ended_total")]
+    ended = [line for line in lines if line.startswith("pix2dslr_decode_workers_ended_total")]
+    return [line for line in ended if '"worn"' not in line]  # replaced as usual, after so many files
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -134,5 +135,6 @@ def test_each_case_is_refused_and_the_next_request_served(hostile_server: Server
     # threads of the pool may open a few more; the client's own connections come and go
     assert settled(watch, watch.files, files + 8) <= files + 8
     assert settled(watch, watch.megabytes, memory + _KEPT_MB) <= memory + _KEPT_MB
-    told = [line for line in hostile_server.log[lines:] if "Traceback" in line or "unexpected" in line]
+    bad = ("Traceback", "unexpected", "the event loop was busy")
+    told = [line for line in hostile_server.log[lines:] if any(each in line for each in bad)]
     assert not told, "".join(hostile_server.log[lines:][-40:])

@@ -6,7 +6,9 @@ import httpx
 import numpy as np
 import pytest
 
+from service.app import create_app
 from service.codec import writable
+from service.settings import Settings
 from tests.e2e.conftest import Serve, Server, noise, pixels_of, png
 from tests.e2e.test_problems import GOOD, problem
 
@@ -207,8 +209,84 @@ def preflight(client: httpx.Client, origin: str, **more: str) -> httpx.Response:
 
 
 def test_pages_of_other_origins_are_kept_out_until_configured(client: httpx.Client) -> None:
-    for answer in (preflight(client, PAGE), client.post("/enhance", files={"image": GOOD}, headers={"Origin": PAGE})):
+    refused = client.post("/enhance", files={"image": GOOD}, headers={"Origin": PAGE})
+    problem(refused, "other-origin", 403)
+    for answer in (preflight(client, PAGE), refused):
         assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "null"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Origin": "{url}"}, 200),
+        ({"Origin": "{url}", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Origin": "https://photos.example", "X-Forwarded-Host": "photos.example"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "{url}", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+    ],
+)
+@pytest.mark.parametrize("path", ["/enhance", "/evaluate"])
+def test_what_a_page_of_another_site_posts_is_refused(
+    identity_server: Server, path: str, headers: dict[str, str], status: int
+) -> None:
+    told = {name: value.format(url=identity_server.url) for name, value in headers.items()}
+    files = {"image": GOOD, "reference": GOOD}
+    with identity_server.client() as client:
+        answer = client.post(path, files=files, headers=told)
+        assert answer.status_code == status
+        if status == 403:
+            problem(answer, "other-origin", 403)
+        assert client.get("/livez", headers=told).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        ("localhost", True),
+        ("localhost:3000", True),
+        ("LOCALHOST.", True),
+        ("127.0.0.1", True),
+        ("[::1]:8000", True),
+        ("rebound.evil.example", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.2", False),
+        ("192.0.2.1:8000", False),
+    ],
+)
+def test_on_loopback_the_service_answers_for_few_names(identity_server: Server, host: str, known: bool) -> None:
+    headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+    with identity_server.client() as client:
+        answer = client.post("/enhance", files={"image": GOOD}, headers=headers)
+        if known:
+            assert answer.status_code == 200
+        else:
+            problem(answer, "unknown-host", 421)
+        assert client.get("/metrics", headers={"Host": host}).status_code == (200 if known else 421)
+        assert client.get("/readyz", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"host": "0.0.0.0"}, {"trusted_proxies": "127.0.0.1"}, {"trusted_hosts": "photos.example"}],  # noqa: S104
+    ids=["on all addresses", "behind a proxy of the machine", "by its name"],
+)
+def test_a_service_for_others_answers_for_its_own_name(
+    serve_session: Serve, identity_folder: object, settings: dict[str, str]
+) -> None:
+    server = serve_session(models=identity_folder, metrics_port=0, **settings)
+    metrics = server.wait_for(r"metrics and health on http://\S+:(\d+)").group(1)
+    with server.client() as client:
+        assert client.post("/enhance", files={"image": GOOD}, headers={"Host": "photos.example"}).status_code == 200
+        rebound = client.get(f"http://127.0.0.1:{metrics}/metrics", headers={"Host": "rebound.evil.example"})
+        assert rebound.status_code == (421 if "trusted_hosts" in settings else 200)
+    assert server.stop() == 0
 
 
 def test_pages_of_configured_origins_may_use_it_and_read_its_headers(
@@ -234,6 +312,25 @@ def test_pages_of_configured_origins_may_use_it_and_read_its_headers(
         failed = client.post("/enhance", files={"image": b"x" * 20_000}, headers={"Origin": PAGE})
         problem(failed, "body-too-large", 413)
         assert failed.headers["access-control-allow-origin"] == PAGE, "its page can read what was wrong"
+        cross = {"Origin": PAGE, "Sec-Fetch-Site": "cross-site"}
+        assert client.post("/enhance", files={"image": GOOD}, headers=cross).status_code == 200
         other = client.post("/enhance", files={"image": GOOD}, headers={"Origin": "https://elsewhere.example"})
+        problem(other, "other-origin", 403)
         assert "access-control-allow-origin" not in other.headers
     assert server.stop() == 0
+
+
+def test_the_document_is_asked_for_again_only_where_it_changed(client: httpx.Client) -> None:
+    first = client.get("/openapi.json")
+    assert first.json() == create_app(Settings()).openapi()
+    again = client.get("/openapi.json", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert client.get("/openapi.json", headers={"If-None-Match": '"other"'}).content == first.content
+
+
+@pytest.mark.parametrize("path", ["/enhance", "/livez", "/nowhere"])
+def test_a_query_of_more_parameters_than_there_are(client: httpx.Client, path: str) -> None:
+    many = "&".join(f"a{i}=1" for i in range(33))
+    answer = client.post(f"{path}?{many}", content=b"x", headers={"Content-Type": "image/png"})
+    problem(answer, "malformed-request", 400)
+    assert client.get(f"{path}?{many}").status_code == 400

@@ -208,7 +208,7 @@ def test_what_clients_send_breaks_nothing_and_is_not_logged(traced: Server) -> N
             others = {b"traceparent": b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01", name: value}
             told = b"".join(b"%s: %s\r\n" % each for each in others.items())
             with open_socket(traced) as connection:
-                connection.sendall(b"GET /cameras HTTP/1.1\r\nHost: test\r\n" + told + b"\r\n")
+                connection.sendall(b"GET /cameras HTTP/1.1\r\nHost: localhost\r\n" + told + b"\r\n")
                 assert read_answer(connection).status == 200
     with traced.client() as client:
         client.get("/cameras", headers={"X-Request-ID": "after-nasty"})

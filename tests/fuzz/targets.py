@@ -46,9 +46,8 @@ def _picture(data: bytes) -> str:
     except (*_REFUSED, codec.PictureTooLarge, MemoryError) as error:
         return type(error).__name__
     # as a decode worker tells it to the service
-    told = messages.parsed(
-        messages.Answer, messages.Answer(header=header).model_dump_json(exclude_defaults=True).encode()
-    )
+    text, behind = messages.packed(messages.Answer(header=header))
+    told = messages.parsed(messages.Answer, text, lambda _: behind.pop(0))
     expect(told.header == header, "the header is another one once it was told")
     expect(0 < header.width * header.height <= LIMITS.max_pixels, "the header is beyond the limit")
     expect(header.frames >= 1 and 1 <= header.orientation <= 8, "frames or orientation make no sense")

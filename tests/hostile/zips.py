@@ -5,7 +5,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tests.hostile import good
 from tests.hostile.case import BYTES, ENTRY, FORMAT, MALFORMED, MANY, REQUEST, UNZIPPED, ZIP, Body, Case
@@ -83,6 +83,25 @@ def _one(packed: bytes, size: int, check: int = 0, way: int = 8, **entry: int) -
     return local + directory + _end(1, len(directory), len(local))
 
 
+def of_packed(entries: Iterable[tuple[bytes, bytes, int, int]]) -> bytes:
+    """A zip of what is deflated already: name, deflated bytes, size and check sum of each entry."""
+    files, directory, place = list[bytes](), list[bytes](), 0
+    for name, packed, size, check in entries:
+        directory.append(_entry(name, packed, size, check, place))
+        files.append(_local(name, packed, size, check))
+        place += len(files[-1])
+    listed = b"".join(directory)
+    return b"".join((*files, listed, _end(len(directory), len(listed), place)))
+
+
+def of_zeros(count: int, head: bytes, megabytes: int) -> bytes:
+    """A zip of equal entries: `head`, and so many megabytes of zeros; a thousandth of that in bytes."""
+    packer = zlib.compressobj(9, wbits=-15)
+    packed = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH) + zeros(megabytes)[2:-4]
+    check = zlib.crc32(bytes(megabytes << 20), zlib.crc32(head))
+    return of_packed((b"%d.jpg" % i, packed, len(head) + (megabytes << 20), check) for i in range(count))
+
+
 def _deflated(data: bytes) -> bytes:
     packer = zlib.compressobj(9, wbits=-15)
     return packer.compress(data) + packer.flush()
@@ -121,7 +140,8 @@ def _names() -> Iterator[Case]:
         "/".join("d" * 3000), "a\x7fb", "<script>", "%2e%2e%2f", "~root", "-rf", "|id", "$(id)", "`id`",
     ):  # fmt: skip
         data = _zip((name, b"no picture"))
-        yield Case(f"an entry {name[:24]!r}", Body(data, KIND), FORMAT, entries=1)
+        problems = FORMAT if len(name) <= 4096 else ZIP
+        yield Case(f"an entry {name[:24]!r}", Body(data, KIND), problems, entries=1)
     raw = _zip(("AAAA", b"no picture")).replace(b"AAAA", b"\xff\xfe\0\n")
     yield Case("a name of bytes that are no text", Body(raw, KIND), FORMAT | ZIP, entries=1)
     utf8 = bytearray(_zip(("\u00e9A", b"no picture")).replace(b"\xc3\xa9A", b"\xc3\xc3\xff"))

@@ -115,6 +115,57 @@ class TestAdmission:
             queue.done(key, tiles)
         assert queue.wait(50, 1.1, now=wait) is None
 
+    @given(st.lists(st.integers(1, 300), max_size=12))
+    def test_a_client_always_finds_an_equal_part(self, held: list[int]) -> None:
+        queue = admission(1000)
+        for number, tiles in enumerate(held):
+            queue.join(f"picture {number}", tiles, client=f"client {number}")
+        assert queue.wait(1000 // (len(held) + 1), 1e6, now=0, client="new") is None
+
+    def test_one_alone_fills_the_queue_and_the_next_finds_room(self) -> None:
+        queue = admission(100)
+        queue.join("a", 60, client="a")
+        assert queue.wait(40, 60, now=0, client="a") is None
+        queue.join("a2", 40, client="a")
+        assert queue.wait(10, 60, now=0, client="a") is not None
+        assert queue.wait(50, 60, now=0, client="b") is None
+        queue.join("b", 50, client="b")
+        assert queue.wait(1, 60, now=0, client="b") is not None
+        assert queue.wait(33, 60, now=0, client="c") is None
+        queue.done("a", 60)
+        assert queue.wait(1, 60, now=0, client="b") is None
+        assert queue.wait(1, 60, now=0, client="a") is None, "what the others leave it may have"
+
+    def test_what_one_client_is_told_keeps_no_other_out(self) -> None:
+        queue = admission(1000)
+        queue.join("a", 900, client="a")
+        for second in range(600):
+            assert queue.wait(600 + second, 60, now=second, client="hostile") is not None
+            assert queue.wait(100, 60, now=second, client="b") is None
+        wait = queue.wait(2000, 60, now=600, client="b")
+        assert wait is not None
+        assert wait <= 20, "of what the other was told no more than one picture counts"
+
+    def test_who_comes_back_when_told_is_let_in_whoever_came_meanwhile(self) -> None:
+        queue = admission(100)
+        queue.join("a", 100, client="a")
+        wait = queue.wait(60, 60, now=0, client="b")
+        assert wait is not None
+        assert wait == pytest.approx(0.6), "until the other has left so many"
+        queue.done("a", 60)
+        queue.join("c", 50, client="c")
+        assert queue.wait(60, 60, now=wait - 0.01, client="b") is not None, "too early"
+        assert queue.wait(60, 60, now=wait, client="d") is not None, "told to another"
+        assert queue.wait(60, 60, now=wait, client="b") is None
+
+    def test_many_pictures_of_one_client_count_as_one_in_time(self) -> None:
+        queue = admission(100_000)
+        for i in range(24):
+            queue.join(f"many{i}", 1000, client="many")
+        assert queue.wait(100, 2.0, now=0, client="b") is None, "100 of its own, as many of the other's"
+        assert queue.wait(100, 1.9, now=0, client="b") is not None
+        assert queue.wait(100, 10.0, now=0, client="many") is not None, "those of its own are before it"
+
     @pytest.mark.parametrize(("wait", "expected"), [(0.0, 1), (0.2, 1), (1.2, 2), (1e9, 3600)])
     def test_retry_after_is_in_whole_seconds(self, wait: float, expected: int) -> None:
         assert whole_seconds(wait) == expected
@@ -213,6 +264,19 @@ def test_the_wait_that_is_told_proves_right() -> None:
             room = when
     assert room is not None
     assert wait == pytest.approx(room - now, rel=0.3)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_each_of_many_clients_is_taken_when_it_comes_back(lanes: int) -> None:
+    simulated = Simulation(machine(lanes, 3000), seed=3, comes_back=True)
+    for number, arrival in enumerate(day(seed=4, count=600, load=1.5, lanes=lanes)):
+        simulated.add(arrival, f"client {number}")
+    simulated.advance()
+    assert all(client.finished is not None for client in simulated.clients)
+    told = [client for client in simulated.clients if client.told]
+    assert len(told) > 20
+    again = [client for client in told if len(client.told) > 1]
+    assert len(again) / len(told) < 0.3
 
 
 def test_impatient_clients_put_nobody_off_by_the_hour() -> None:

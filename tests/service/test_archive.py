@@ -3,9 +3,11 @@ import shutil
 import stat
 import struct
 import subprocess
+import time
 import tracemalloc
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -142,6 +144,47 @@ def test_each_file_that_can_not_be_had_says_why() -> None:
             file.read()
 
 
+def test_names_that_are_too_long_are_refused() -> None:
+    assert len(read_zip(zipped({"a" * 4096: b""}), LIMITS)) == 1
+    with pytest.raises(MalformedZip, match="4096 characters"):
+        read_zip(zipped({"a" * 4097: b""}), LIMITS)
+
+
+def test_a_directory_that_is_too_long_is_refused_without_reading_it() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for number in range(10):
+            entry = zipfile.ZipInfo(f"{number}")
+            entry.comment = bytes(60_000)
+            archive.writestr(entry, b"")
+    data = file.getvalue()
+    tracemalloc.start()
+    with pytest.raises(MalformedZip, match="too long"):
+        read_zip(data, LIMITS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200_000
+
+
+def test_entries_that_overlap_are_refused_whatever_python_says() -> None:
+    data = bytearray(zipped({"a": b"1" * 500, "b": b"2" * 500, "c": b"3" * 500}, zipfile.ZIP_STORED))
+    second = data.index(b"PK\1\2", data.index(b"PK\1\2") + 1)
+    data[second + 42 : second + 46] = bytes(4)  # it begins where the first does
+    first_, second_, third = read_zip(bytes(data), LIMITS)
+    assert third.read() == b"3" * 500
+    with pytest.raises(UnusableEntry, match="overlaps"):
+        first_.read()
+    with pytest.raises(UnusableEntry):  # its name is another one there
+        second_.read()
+
+
+def test_a_large_file_is_unzipped_whole() -> None:
+    noise = np.random.default_rng(0).bytes(3_000_001)
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        (file,) = read_zip(zipped({"a": noise}, method), Limits(1, 1 << 22, 1 << 22))
+        assert file.read() == noise
+
+
 @given(st.integers(0, 10_000), st.binary(min_size=1, max_size=8))
 def test_a_damaged_zip_is_told_and_nothing_else(place: int, bytes_: bytes) -> None:
     data = bytearray(zipped({"in/a.jpg": bytes(range(256)), "b": b"2" * 500}))
@@ -198,6 +241,42 @@ def test_names_are_numbered_and_get_the_right_suffix() -> None:
     assert names.take("in/a.jpg", jpeg) == "in/a.jpg"
     assert names.take("errors.json") == "errors (2).json"
     assert names.take("no suffix", (".png",)) == "no suffix.png"
+
+
+@given(
+    st.lists(st.sampled_from(["a.jpg", "A.jpg", "a (2).jpg", "a (3).jpg", "a (2) (2).jpg", "a", "a (2)", "ß", "SS"]))
+)
+def test_each_name_is_given_once(asked: list[str]) -> None:
+    names = Names()
+    given_ = [names.take(name).casefold() for name in asked]
+    assert len(set(given_)) == len(asked)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        lambda _: "a.jpg",
+        lambda i: "a.jpg" if i % 2 else f"a ({i // 2}).jpg",
+        lambda i: "a.jpg" if i > 10_000 else f"a ({i}).jpg",
+        lambda i: "/".join(["é" * 60] * 30 + [f"{i % 3}.jpg"]),
+    ],
+)
+def test_names_take_time_in_proportion_to_how_many_they_are(name: Callable[[int], str]) -> None:
+    names, count = Names(), 20_000
+    began = time.thread_time()
+    given_ = {names.take(name(i)) for i in range(count)}
+    assert len(given_) == count
+    assert time.thread_time() - began < 20, "2 s; with the square of their number it was minutes"
+
+
+def test_a_name_costs_no_more_than_its_end() -> None:
+    began = time.thread_time()
+    for name in ("a/" * 1_000_000, "?" * 2_000_000, "./" * 1_000_000, "\\" * 2_000_000):
+        for _ in range(100):
+            safe_name(name)
+    assert time.thread_time() - began < 5
+    assert safe_name("/".join(f"{i}" for i in range(1000))) == "/".join(f"{i}" for i in range(984, 1000))
+    assert safe_name("a" * 10_000 + ".jpeg") == "a" * 195 + ".jpeg"
 
 
 def test_what_is_written_is_read_by_others(tmp_path: Path) -> None:

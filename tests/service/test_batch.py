@@ -12,8 +12,8 @@ import anyio.to_thread
 import pytest
 from starlette.types import Message
 
-from service.archive import File
-from service.cancellation import Cancellation
+from service.archive import File, Names, UnusableEntry, ZipWriter
+from service.caller import Cancellation
 from service.codec import Format
 from service.routes.batch import UNDER_WAY, EnhancedZip
 from service.scheduler import QueueFull
@@ -125,3 +125,32 @@ def test_who_finds_no_room_for_long_enough_is_told() -> None:
     names, told = unzipped(messages)
     assert not names
     assert told.errors[0].type == "urn:pix2dslr:problem:queue-full"
+
+
+def test_names_are_planned_and_errors_listed_outside_of_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    where: set[int] = set()
+    take, add = Names.take, ZipWriter.add
+
+    def noted_take(names: Names, name: str, suffixes: tuple[str, ...] = ()) -> str:
+        where.add(threading.get_ident())
+        return take(names, name, suffixes)
+
+    def noted_add(writer: ZipWriter, name: str, data: bytes) -> list[bytes]:
+        where.add(threading.get_ident())
+        return add(writer, name, data)
+
+    monkeypatch.setattr(Names, "take", noted_take)
+    monkeypatch.setattr(ZipWriter, "add", noted_add)
+
+    def work(data: bytes, _: Cancellation) -> tuple[bytes, Format]:
+        if data == b"\1":
+            raise UnusableEntry("\1" * 1000)
+        return data * 3_000_000, "png"
+
+    messages: list[Message] = []
+    answer(named(3), work, messages.append)
+    names, errors = unzipped(messages)
+    assert names == {"0.png", "2.png"}
+    assert [(each.index, each.name, each.detail) for each in errors.errors] == [(1, "1.png", "\1" * 1000)]
+    assert threading.get_ident() not in where, "the loop runs in this thread"
+    assert max(len(message.get("body", b"")) for message in messages) <= 1 << 20

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cancellation import Cancellation
+from service.caller import Caller, Cancelled
 from service.codec import Format, PictureTooLarge, UnsupportedFormat
 from service.commands.common import complete_camera, explain, shown
 from service.commands.files import CantWrite, NotOurs, Stamp, find, format_of, sweep, target_name, write_whole
@@ -17,7 +17,7 @@ from service.commands.interruption import Interruption
 from service.commands.ledger import NAME, Entry, FolderInUse, Ledger
 from service.commands.matching import match
 from service.commands.parallel import in_parallel
-from service.scheduler import Cancelled, InferenceFailed, Scheduler
+from service.scheduler import InferenceFailed, Scheduler
 
 OPTIONS = {"camera": "iphone", "strength": 1.0, "format": None}
 
@@ -186,7 +186,7 @@ def test_several_are_under_way_at_once_and_no_more() -> None:
     lock = threading.Lock()
     now, most = 0, 0
 
-    def work(item: int, _: Cancellation) -> int:
+    def work(item: int, _: Caller) -> int:
         nonlocal now, most
         with lock:
             now += 1
@@ -212,10 +212,10 @@ def test_an_interruption_cancels_what_waits_for_the_device(
 ) -> None:
     begun: list[int] = []
 
-    def work(item: int, running: Cancellation) -> None:
+    def work(item: int, caller: Caller) -> None:
         begun.append(item)
         with identity_scheduler.admit(1, "test", 60) as job:
-            running.attach(job)
+            caller.cancellation.attach(job)
             if item == 1:
                 os.kill(os.getpid(), number)
             # without an end but by the cancellation

@@ -1,13 +1,18 @@
 """Decode workers: what they answer, and what becomes of a file when one of them ends."""
 
+import ctypes
+import json
 import random
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +20,7 @@ import psutil
 import pytest
 
 from service import codec, picture
+from service.caller import Caller, Cancellation, Cancelled
 from service.codec import (
     FORMATS,
     DecodingTooCostly,
@@ -25,11 +31,25 @@ from service.codec import (
     PictureTooLarge,
     UnsupportedFormat,
 )
+from service.commands.checks import decoding
 from service.decoding import known
-from service.decoding.messages import Answer, Disconnected, Failure, Task, exception_of, failure_of, parsed
+from service.decoding.messages import (
+    Answer,
+    Disconnected,
+    Failure,
+    Task,
+    exception_of,
+    failure_of,
+    packed,
+    parsed,
+    receive,
+    send,
+)
 from service.decoding.pool import DecodePool, Ending, NoDecodeWorker
+from service.metadata import Metadata, Resolution, Text
 from service.picture import Header
-from tests import profiles
+from service.settings import Settings
+from tests import profiles, standin
 from tests.heic_grid import grid_heic
 
 LIMITS = PictureLimits(10**6)
@@ -127,7 +147,7 @@ def test_what_the_codec_refuses_is_refused_in_its_words(pool: DecodePool, photo:
     ids=lambda error: type(error).__name__,
 )
 def test_exceptions_come_over_whole(error: Exception) -> None:
-    told = exception_of(parsed(Failure, failure_of(error).model_dump_json().encode()))
+    told = exception_of(parsed(Failure, packed(failure_of(error))[0], bytes))
     assert type(told) is type(error)
     assert (str(told), vars(told)) == (str(error), vars(error))
 
@@ -148,11 +168,45 @@ def test_an_unknown_exception_says_nothing_of_itself() -> None:
         b'{"decoded": {"bits": 32, "alpha": false, "converted": false}}',
         b'{"more": 1}',
         b"\x80\x04\x95\x0f\0\0\0\0\0\0\0\x8c\x05posix\x94.",
+        b"[" * 100_000,
+        b'{"header": {"format": "png", "height": 1, "width": 1, "icc_profile": {"$bytes": -1}}}',
+        b'{"header": {"format": "png", "height": 1, "width": 1, "icc_profile": {"$bytes": true}}}',
+        b'{"header": {"format": "png", "height": 1, "width": 1, "icc_profile": {"$bytes": 1e3}}}',
+        b'{"header": {"format": "png", "height": 1, "width": 1, "icc_profile": {"$bytes": 300000000}}}',
     ],
 )
 def test_an_answer_that_makes_no_sense_is_none(text: bytes) -> None:
     with pytest.raises(Disconnected):
-        parsed(Answer, text)
+        parsed(Answer, text, bytes)
+
+
+def test_no_more_bytes_are_received_than_a_body_may_bring() -> None:
+    texts = [{"keyword": {"$bytes": 1}, "text": {"$bytes": 100 << 20}}] * 3
+    header = {"format": "png", "height": 1, "width": 1, "metadata": {"texts": texts}}
+    asked: list[int] = []
+
+    def next_bytes(length: int) -> bytes:
+        asked.append(length)
+        return b""
+
+    with pytest.raises(Disconnected):
+        parsed(Answer, json.dumps({"header": header}).encode(), next_bytes)
+    assert sum(asked) <= 256 << 20
+
+
+def test_metadata_comes_over_whole_and_not_as_text() -> None:
+    large = bytes(range(256)) * 20_000
+    texts = tuple(Text(b"Comment", large[:n], b"en\0", True) for n in (0, 1, 1_000_000))
+    metadata = Metadata(large, b"<x/>", b"", Resolution(11_811, 5906.5), texts)
+    answer = Answer(header=Header("jpeg", 3, 4, metadata=metadata, icc_profile=large[1:]))
+    assert len(packed(answer)[0]) < 1000
+    one, other = socket.socketpair()
+    with one, other:
+        sender = threading.Thread(target=send, args=(one, answer, b"what follows"))
+        sender.start()
+        assert receive(other, Answer) == answer
+        assert other.recv(100) == b"what follows"
+        sender.join()
 
 
 def test_an_exception_that_is_not_ours_is_no_answer() -> None:
@@ -469,6 +523,243 @@ def test_a_worker_knows_none_of_the_settings(monkeypatch: pytest.MonkeyPatch) ->
         pool.close()
 
 
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="there is no such bound on other systems")
+
+
+@pytest.fixture
+def taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[tuple[DecodePool, list[Ending]]]:
+    """A pool whose workers do what a file says, by default of three that give a header a second."""
+    for name, value in standin.write(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    endings: list[Ending] = []
+    made = DecodePool(3, on_end=endings.append, **{"timeout_s": 5.0} | getattr(request, "param", {}))
+    made.wait_until_ready()
+    wait_for(lambda: len(made.processes) == 3)
+    yield made, endings
+    made.close()
+
+
+@LINUX
+def test_a_worker_that_is_taken_over_reaches_nothing(
+    taken_over: tuple[DecodePool, list[Ending]], tmp_path: Path
+) -> None:
+    pool, _ = taken_over
+    folder, keys = tmp_path / "folder", tmp_path / "keys"
+    folder.mkdir()
+    keys.write_text("secret")
+    held = ctypes.create_string_buffer(b"secret" * 10)
+    goal = {"keys": str(keys), "folder": str(folder), "workers": pool.processes, "address": ctypes.addressof(held)}
+    with pytest.raises(MalformedPicture) as told:
+        pool.read_header(standin.file_that(**goal), LIMITS)
+    done = json.loads(str(told.value))
+    assert len(done) > 20
+    assert not {name: result for name, result in done.items() if result == "done"}
+    assert keys.read_text() == "secret"
+    assert not list(folder.iterdir())
+    assert all(psutil.pid_exists(process) for process in pool.processes)
+
+
+@LINUX
+def test_a_kernel_without_landlock_is_told_of(
+    photo: npt.NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The workers do without: they open nothing all the same."""
+    standin.write(tmp_path)
+    with (tmp_path / "sitecustomize.py").open("a") as program:
+        program.write("    from service.decoding import containment\n    containment._enter_landlock = lambda: 0\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    check = decoding(Settings())
+    assert (check.status, "without Landlock" in check.found, "6.12" in check.do) == ("note", True, True)
+    pool, keys = DecodePool(2), tmp_path / "keys"
+    try:
+        pool.wait_until_ready()
+        assert "without Landlock" in caplog.text
+        keys.write_text("secret")
+        named = ("the file of keys", "any file, in a thread", "any file, by a limit that is raised", "a socket")
+        goal = {"keys": str(keys), "folder": "/nowhere", "workers": [], "only": named}
+        with pytest.raises(MalformedPicture) as told:
+            pool.read_header(standin.file_that(**goal), LIMITS)
+        done = json.loads(str(told.value))
+        assert done.keys() == {*named}
+        assert not {name: result for name, result in done.items() if result == "done"}
+        assert pool.decode(file_of(photo), pool.read_header(file_of(photo), LIMITS)).pixels.shape == photo.shape
+    finally:
+        pool.close()
+
+
+@LINUX
+def test_doctor_says_how_workers_are_contained() -> None:
+    assert decoding(Settings()).status == "ok"
+    assert decoding(Settings(decode_workers=0)).status == "note"
+
+
+def test_a_worker_gets_few_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = ("PIX2DSLR_API_KEYS", "AWS_SECRET_ACCESS_KEY", "OTEL_EXPORTER_OTLP_HEADERS", "LD_SDK_KEY", "HOME")
+    for name in others:
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    pool = DecodePool(2)
+    try:
+        pool.wait_until_ready()
+        variables = psutil.Process(pool.processes[0]).environ()
+        assert variables["LC_ALL"] == "C.UTF-8"
+        assert not {"secret"} & {*variables.values()}
+    finally:
+        pool.close()
+
+
+def test_a_header_that_takes_too_long_has_one_try_of_a_fifth_of_the_time(
+    taken_over: tuple[DecodePool, list[Ending]],
+) -> None:
+    pool, endings = taken_over
+    with pytest.raises(DecodingTooCostly) as error:
+        pool.read_header(standin.file_that("spins", seconds=60), LIMITS)
+    assert error.value.what == "time"
+    assert float(error.value.limit) == pytest.approx(1, abs=0.01)
+    assert endings == ["timeout"]
+
+
+@pytest.mark.parametrize("does", ["sleeps", "trickles"])
+@pytest.mark.parametrize("taken_over", [{"timeout_s": 1.5}], indirect=True)
+def test_an_answer_has_an_end_whatever_comes_of_it(taken_over: tuple[DecodePool, list[Ending]], does: str) -> None:
+    """It uses no CPU, so it may have had none; by the clock there are five times as much, twice."""
+    pool, endings = taken_over
+    began = time.monotonic()
+    with pytest.raises(DecodingTooCostly):
+        pool.read_header(standin.file_that(does, seconds=100), LIMITS)
+    assert endings == ["timeout"] * 2
+    assert 2 < time.monotonic() - began < 30
+
+
+def test_a_file_on_a_busy_machine_is_read(taken_over: tuple[DecodePool, list[Ending]]) -> None:
+    pool, endings = taken_over
+    with pytest.raises(MalformedPicture):
+        pool.read_header(standin.file_that("sleeps", seconds=2), LIMITS)
+    assert not endings
+
+
+@pytest.mark.parametrize("does", ["sleeps", "spins", "trickles"])
+def test_a_worker_in_the_middle_of_what_nobody_waits_for_ends(
+    taken_over: tuple[DecodePool, list[Ending]], photo: npt.NDArray[np.uint8], does: str
+) -> None:
+    pool, endings = taken_over
+    cancellation = Cancellation()
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(
+            pool.read_header, standin.file_that(does, seconds=60), LIMITS, Caller("one", cancellation)
+        )
+        time.sleep(0.3)
+        assert not asked.done()
+        began = time.monotonic()
+        cancellation.cancel()
+        with pytest.raises(Cancelled):
+            asked.result(10)
+        assert time.monotonic() - began < 2
+    assert endings == ["cancelled"]
+    assert pool.read_header(file_of(photo), LIMITS, Caller("another")).height == 400
+    wait_for(lambda: len(pool.processes) == 3)
+
+
+def test_what_is_done_in_time_keeps_its_worker(taken_over: tuple[DecodePool, list[Ending]]) -> None:
+    pool, endings = taken_over
+    for seconds in (0.0, 0.02):
+        cancellation, before = Cancellation(), pool.processes
+        with ThreadPoolExecutor() as threads:
+            asked = threads.submit(
+                pool.read_header, standin.file_that("sleeps", seconds=seconds), LIMITS, Caller("one", cancellation)
+            )
+            cancellation.cancel()
+            with pytest.raises(Cancelled):
+                asked.result(10)
+        assert sorted(pool.processes) == sorted(before)
+    assert not endings
+
+
+def test_who_gives_up_leaves_the_line_at_once(
+    taken_over: tuple[DecodePool, list[Ending]], photo: npt.NDArray[np.uint8]
+) -> None:
+    pool, endings = taken_over
+    slow, giving_up = standin.file_that("sleeps", seconds=3), Cancellation()
+    with ThreadPoolExecutor(12) as threads:
+        busy = [threads.submit(pool.read_header, slow, LIMITS, Caller("one")) for _ in range(2)]
+        time.sleep(0.2)
+        waiting = [threads.submit(pool.read_header, slow, LIMITS, Caller("one", giving_up)) for _ in range(8)]
+        time.sleep(0.2)
+        began = time.monotonic()
+        giving_up.cancel()
+        for each in waiting:
+            with pytest.raises(Cancelled):
+                each.result(2)
+        assert time.monotonic() - began < 1
+        assert not any(each.done() for each in busy)
+        for each in busy:
+            with pytest.raises(MalformedPicture):
+                each.result(10)
+    assert not endings
+    assert pool.decode(file_of(photo), pool.read_header(file_of(photo), LIMITS)).pixels.shape == photo.shape
+
+
+@pytest.mark.parametrize("does", ["sleeps", "spins", "ends"])
+def test_one_client_does_not_take_all_workers(
+    taken_over: tuple[DecodePool, list[Ending]], photo: npt.NDArray[np.uint8], does: str
+) -> None:
+    """Nor by workers that die or are ended, and are started again."""
+    pool, _ = taken_over
+    data, limits = standin.file_that(does, seconds=20), PictureLimits(10**6)
+    enough, hanging_up = threading.Event(), [Cancellation() for _ in range(6)]
+
+    def go_on(number: int) -> None:
+        while not enough.is_set():
+            try:
+                pool.read_header(data, limits, Caller("hostile", hanging_up[number]))
+            except (Cancelled, MalformedPicture, DecodingTooCostly):
+                hanging_up[number] = Cancellation()
+
+    with ThreadPoolExecutor(6) as threads:
+        going = [threads.submit(go_on, number) for number in range(6)]
+        slowest = 0.0
+        for round_ in range(15):
+            time.sleep(0.1)
+            began = time.monotonic()
+            assert pool.read_header(file_of(photo), limits, Caller(f"another {round_}")).height == 400
+            slowest = max(slowest, time.monotonic() - began)
+            hanging_up[round_ % 6].cancel()
+        enough.set()
+        for _ in range(100):
+            for cancellation in hanging_up:
+                cancellation.cancel()
+            time.sleep(0.02)
+        for each in going:
+            each.result(30)
+    assert slowest < 1
+
+
+def test_a_worker_that_has_had_enough_files_is_replaced_beside_the_others(
+    photo: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.decoding.process._LIFE", 5)
+    endings: list[Ending] = []
+    pool = DecodePool(2, on_end=endings.append)
+    try:
+        pool.wait_until_ready()
+        first = {process.pid for process in of(pool)}
+        data = file_of(photo)
+        header = pool.read_header(data, LIMITS)
+
+        def replaced() -> bool:
+            assert pool.processes
+            np.testing.assert_array_equal(pool.decode(data, header).pixels, photo)
+            return not first & set(pool.processes)
+
+        wait_for(replaced)
+        assert set(endings) == {"worn"}
+        wait_for(lambda: len(pool.processes) == 2)
+    finally:
+        pool.close()
+
+
 def test_nothing_is_left_open(pool: DecodePool, photo: npt.NDArray[np.uint8]) -> None:
     data = file_of(photo)
     header = pool.read_header(data, LIMITS)
@@ -481,5 +772,6 @@ def test_nothing_is_left_open(pool: DecodePool, photo: npt.NDArray[np.uint8]) ->
 
 
 def test_a_task_names_only_what_it_needs() -> None:
-    text = Task(length=3, seconds=1, memory=2, limits=LIMITS).model_dump_json(exclude_defaults=True)
-    assert "header" not in text
+    text, behind = packed(Task(length=3, seconds=1, memory=2, limits=LIMITS))
+    assert b"header" not in text
+    assert not behind

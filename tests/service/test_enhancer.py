@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.caller import Cancelled
 from service.codec import Header, Picture
 from service.enhancer import Enhancement, Enhancer
 from service.generator import Generator
-from service.scheduler import Cancelled, QueueFull, Scheduler
+from service.scheduler import QueueFull, Scheduler
 from service.tiling import plan
 from tests.onnx_files import CONTEXT, write_generator
 

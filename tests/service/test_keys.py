@@ -4,9 +4,14 @@ import hashlib
 import logging
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 
+from service import app
+from service.edge.house import House
 from service.keys import BrokenKeys, KeyRing, find_key, parse_keys
+from service.settings import Settings
 
 KEY, OTHER = "0123456789abcdef", "fedcba9876543210"
 
@@ -87,3 +92,24 @@ def test_a_file_that_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert len(errors) <= 4, "each once"
     assert KEY not in caplog.text
     assert OTHER not in caplog.text
+
+
+def test_a_changed_file_is_read_while_all_threads_are_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_KEYS_LOOK_EVERY_S", 0.01)
+    file = tmp_path / "keys"
+    file.write_text(f"ann:{KEY}\n")
+    house = House.of(Settings(api_keys_file=file))
+
+    async def change() -> None:
+        threads = anyio.to_thread.current_default_thread_limiter()
+        for number in range(int(threads.total_tokens)):
+            threads.acquire_on_behalf_of_nowait(number)
+        async with anyio.create_task_group() as group:
+            group.start_soon(app._watch_keys, house)
+            file.write_text(f"bob:{OTHER}\n")
+            with anyio.fail_after(10):
+                while house.keys.find(OTHER) is None:  # noqa: ASYNC110  nobody tells
+                    await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+
+    anyio.run(change)

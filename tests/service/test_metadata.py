@@ -14,7 +14,7 @@ from PIL import Image, IptcImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from service.codec import Format, Header, Picture, PictureLimits, decode, encode, read_header
 from service.decoding import messages
-from service.metadata import Metadata, Resolution, iptc_resource, jpeg_segment, jpeg_segments
+from service.metadata import Metadata, Resolution, iptc_resource, jpeg_segment, jpeg_segments, upright
 from tests import png_files
 from tests.hostile.jpeg import markers
 from tests.hostile.png import zeros
@@ -242,8 +242,8 @@ class TestTexts:
 
     def test_a_worker_tells_them(self) -> None:
         header = read_header(self.png(*self.CHUNKS), LIMITS)
-        text = messages.Answer(header=header).model_dump_json(exclude_defaults=True).encode()
-        assert messages.parsed(messages.Answer, text).header == header
+        text, behind = messages.packed(messages.Answer(header=header))
+        assert messages.parsed(messages.Answer, text, lambda _: behind.pop(0)).header == header
 
     @pytest.mark.parametrize("format_", ["jpeg", "png"])
     def test_are_stripped(self, format_: Format) -> None:
@@ -279,6 +279,12 @@ class TestTexts:
         assert len(said(self.png(*[(b"tEXt", b"a\0b")] * 5000)).texts) == 1000
         large = self.png(*[(b"tEXt", b"a\0" + bytes(6 << 20))] * 4)
         assert [len(each.text) for each in said(large).texts] == [6 << 20] * 2
+
+    def test_blocks_beyond_a_size_are_left_out_and_the_picture_is_upright_all_the_same(self) -> None:
+        exif = b"MM\0*" + struct.pack(">IHHHIHHHHIII", 8, 2, 0x112, 3, 1, 6, 0, 0x927C, 7, 17 << 20, 38, 0)
+        orientation, metadata = upright(exif + bytes(17 << 20), b"<a>" + b"b" * (5 << 20), b"\x1c" * (5 << 20))
+        assert (orientation, metadata) == (6, Metadata())
+        assert upright(exif[:8] + bytes(6), b"<a>" + b"b" * (3 << 20), b"\x1c")[1].xmp == b"<a>" + b"b" * (3 << 20)
 
     def test_many_broken_ones_take_no_time(self) -> None:
         bomb = zeros(15)[:-4] + b"null"

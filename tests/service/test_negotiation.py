@@ -103,3 +103,9 @@ def test_a_tag_knows_every_part_and_where_it_ends() -> None:
 )
 def test_if_none_match(header: str, known: bool) -> None:
     assert is_known([header], '"a"') == known
+
+
+def test_entries_beyond_a_hundred_do_not_count() -> None:
+    assert accepted("image/png," + "a/b," * 98 + "image/webp;q=0.1", "image/jpeg", ["image/png"]) == "image/png"
+    assert accepted("a/b," * 100 + "image/png", "image/jpeg", ["image/png"]) == "image/jpeg"
+    assert accepted("image/png" + ";a=b" * 4000 + ";q=0", "image/jpeg", ["image/png"]) == "image/png"

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from service.caller import Cancelled
 from service.generator import Generator
 from service.scheduler import (
     BatchDone,
-    Cancelled,
     Closed,
     DeadlineExceeded,
     DeviceFailed,

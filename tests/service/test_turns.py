@@ -1,4 +1,5 @@
 import math
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,6 +86,67 @@ class TestTurns:
         for key in waiting:
             own = [item for owner, item in taken if owner == key]
             assert own == sorted(own), "a key's own items keep their order"
+
+    def test_clients_take_turns_and_for_each_its_pictures(self) -> None:
+        turns: Turns[str, str] = Turns()
+        for i in range(24):
+            turns.add(f"many{i}", "g", [f"{i}.{tile}" for tile in range(9)], "many")
+        turns.add("one", "g", list("abcd"), "one")
+        assert turns.take(8) == ["0.0", "a", "1.0", "b", "2.0", "c", "3.0", "d"]
+        turns.add("two", "g", list("ef"), "two")
+        assert turns.take(4) == ["4.0", "e", "5.0", "f"]
+
+    def test_a_client_with_pictures_for_all_cameras_has_no_more_turns(self) -> None:
+        turns: Turns[str, str] = Turns()
+        for camera in ("iphone", "sony", "blackberry"):
+            turns.add(camera, camera, ["many"] * 1000, "many")
+        turns.add("one", "iphone", ["one"] * 1000, "one")
+        taken = [turns.take(8) for _ in range(100)]
+        counted = sum(batch.count("one") for batch in taken)
+        assert 380 <= counted <= 420
+        assert sum("many" in batch for batch in taken) > 50
+
+    def test_pictures_of_a_client_for_a_rare_camera_have_their_turn_and_no_more(self) -> None:
+        turns: Turns[int, int] = Turns()
+        for i in range(40):
+            turns.add(i, "iphone", [i] * 100)
+        turns.add(40, "sony", [40] * 100)
+        taken = [item for _ in range(60) for item in turns.take(8)]
+        assert 60 <= taken.count(40) <= 100, "a batch of its own whenever it has its turn"
+
+    def test_overdue_pictures_of_one_client_leave_the_others_their_part(self) -> None:
+        turns: Turns[str, str] = Turns()
+        hoard = [f"old{i}" for i in range(50)]
+        for key in hoard:
+            turns.add(key, "g", ["many"] * 100, "many")
+        for client in ("a", "b"):
+            turns.add(client, "g", [client] * 1000, client)
+        overdue = [*hoard, "b"]
+        taken = [item for _ in range(100) for item in turns.take(8, overdue)]
+        assert 230 <= taken.count("a") <= 270
+        assert taken.count("b") >= 260
+
+    def test_overdue_pictures_for_one_camera_leave_the_others_every_second_batch(self) -> None:
+        turns: Turns[str, str] = Turns()
+        turns.add("old", "sony", ["old"] * 1000, "many")
+        turns.add("new", "iphone", ["new"] * 1000, "a")
+        taken = [turns.take(8, ["old"])[0] for _ in range(20)]
+        assert taken.count("new") == 10
+
+    def test_a_batch_costs_no_more_where_thousands_wait(self) -> None:
+        def seconds(keys: int) -> float:
+            turns: Turns[int, int] = Turns()
+            for key in range(keys):
+                turns.add(key, "iphone", [0] * 60, f"client {key % 1000}")
+            turns.add(keys, "sony", [0] * 60, "rare")
+            start = time.process_time()
+            for _ in range(200):
+                turns.waiting_with_next()
+                turns.take(8)
+            return time.process_time() - start
+
+        seconds(2_000)
+        assert seconds(40_000) < 10 * seconds(400)
 
 
 @given(st.integers(0, 1000), st.sets(st.integers(2, 64)), st.integers(1, 16))
