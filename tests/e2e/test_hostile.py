@@ -70,7 +70,7 @@ def _high_water(process: psutil.Process) -> float:
 
 @pytest.fixture(scope="module")
 def hostile_server(serve_session: Serve, identity_folder: Path) -> Server:
-    return serve_session(models=identity_folder, slow_step_s=0.05)
+    return serve_session(models=identity_folder, slow_step_s=0.02)
 
 
 def settled(watch: Watch, measure: Callable[[], float], most: float) -> float:

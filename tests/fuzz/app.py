@@ -22,7 +22,7 @@ from tests.fuzz.targets import LIMITS
 from tests.onnx_files import write_generator
 
 _END_WITHIN_S: Final = 30
-_SLOW_STEP_S: Final = 0.05
+_SLOW_STEP_S: Final = 0.02
 """Of the event loop; the warning is a finding, as all that is logged."""
 _ENDS: Final = ("result", "problem", "dropped", "cancelled")
 _SECRETS: Final = ("Traceback", "/service/", "site-packages", "cv2", "numpy", "PIL", "tempfile")
